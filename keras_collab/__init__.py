@@ -1,0 +1,26 @@
+"""keras_collab: the parts of one Keras network teach each other while it trains."""
+
+from keras_collab import schedules
+from keras_collab.collab_model import CollabModel, wrap
+from keras_collab.collaboration import Collaboration, Seen
+from keras_collab.intermediate_consistency import IntermediateConsistency
+from keras_collab.kernel_similarity import KernelSimilarity
+from keras_collab.output_consistency import OutputConsistency
+from keras_collab.reader import Found, NetworkReader
+from keras_collab.representation_similarity import RepresentationSimilarity
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CollabModel",
+    "Collaboration",
+    "Found",
+    "IntermediateConsistency",
+    "KernelSimilarity",
+    "NetworkReader",
+    "OutputConsistency",
+    "RepresentationSimilarity",
+    "Seen",
+    "schedules",
+    "wrap",
+]

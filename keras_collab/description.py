@@ -1,0 +1,126 @@
+"""A table of what each collaboration found in a network and what it costs, before any training."""
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import keras
+from rich.console import Console
+from rich.table import Table
+
+from keras_collab.graph import Call, Graph
+from keras_collab.kernels import kernel_of
+from keras_collab.reader import Found
+
+if TYPE_CHECKING:
+    from keras_collab.collab_model import CollabModel
+
+
+@dataclasses.dataclass(frozen=True)
+class TermDescription:
+    """What one collaboration reads, and its cost.
+
+    Attributes:
+        name: column in the history.
+        weight: the number or schedule it is multiplied by.
+        taps: for each tapped layer its path and shape.
+        head: path of the classifier it reads, or None.
+        kernels: paths of the layers whose kernels it reads.
+        operations: floating-point operations it adds to a training step; NaN if the term does not say.
+        share: those as a share of the network's own training step.
+    """
+
+    name: str
+    weight: object
+    taps: dict[str, tuple[int | None, ...]]
+    head: str | None
+    kernels: list[str]
+    operations: float
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What `CollabModel.describe` returns; prints as a table.
+
+    Attributes:
+        network: name of the network.
+        batch_size: samples in the training step that costs are counted for.
+        operations: floating-point operations of the network's own training step, counted from its kernels: two for
+            each weight and position it is applied to, three times over for the forward and the backward pass.
+        parameters: the network's parameters.
+        parameters_added: parameters that training with the terms adds to be trained; 0.
+        terms: one description a term.
+    """
+
+    network: str
+    batch_size: int
+    operations: float
+    parameters: int
+    parameters_added: int
+    terms: tuple[TermDescription, ...]
+
+    def __rich__(self) -> Table:
+        table = Table(
+            title=f"{self.network}: {self.operations / 1e9:.3g} GFLOP a training step of {self.batch_size}, "
+            f"{self.parameters:,} parameters, {self.parameters_added} added",
+            show_lines=True,
+        )
+        for column in ("collaboration", "weight", "reads", "cost of a step"):
+            table.add_column(column)
+        for term in self.terms:
+            weight = f"{term.weight:g}" if isinstance(term.weight, float) else type(term.weight).__name__
+            cost = "not stated" if math.isnan(term.share) else f"{100 * term.share:.3f}%"
+            table.add_row(term.name, weight, "\n".join(_reads(term)), cost)
+        return table
+
+
+def describe(model: "CollabModel", graph: Graph, batch_size: int, *, verbose: bool) -> Description:
+    """Makes the description of a wrapped network, and prints it if `verbose`."""
+    step = 3.0 * batch_size * sum(_forward_operations(graph, call) for call in graph.calls)
+    description = Description(
+        network=model.network.name,
+        batch_size=batch_size,
+        operations=step,
+        parameters=model.network.count_params(),
+        parameters_added=sum(math.prod(v.shape) for v in model.trainable_weights)
+        - sum(math.prod(v.shape) for v in model.network.trainable_weights),
+        terms=tuple(_describe_term(term, term.found, batch_size, step) for term in model.collaborations.values()),
+    )
+    if verbose:
+        Console().print(description)
+    return description
+
+
+def _describe_term(term, found: Found, batch_size: int, step: float) -> TermDescription:
+    operations = term.operations(found, batch_size)
+    return TermDescription(
+        name=term.name,
+        weight=term.weight,
+        taps={tap.path: tap.shape for tap in found.taps},
+        head=found.head.path if found.head else None,
+        kernels=[kernel.path for kernel in found.kernels],
+        operations=operations,
+        share=operations / step if step else math.nan,
+    )
+
+
+def _reads(term: TermDescription) -> list[str]:
+    lines = [f"{path} {'×'.join(str(size) for size in shape[1:])}" for path, shape in term.taps.items()]
+    if term.head:
+        lines.append(f"head {term.head}")
+    if term.kernels:
+        lines.append(f"{len(term.kernels)} kernels, {term.kernels[0]} to {term.kernels[-1]}")
+    return lines
+
+
+def _forward_operations(graph: Graph, call: Call) -> float:
+    """Two operations for each weight of each kernel and each position it is applied to, for one sample."""
+    kernel = kernel_of(call.operation, call.path)
+    if kernel is None:
+        return 0.0
+    # A transposed convolution applies its kernel once an input position, all others once an output position.
+    shape = graph.shape(call.inputs[0] if kernel.filter_axis == -2 else call.output)
+    positions = math.prod(shape[2:] if kernel.channels_first else shape[1:-1])
+    weights = sum(math.prod(weight.shape) for weight in call.operation.weights if len(weight.shape) > 1)
+    return 2.0 * positions * weights

@@ -1,0 +1,187 @@
+"""The head: the classifier at the end of a network, found by walking back from an output."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from keras_collab.graph import Call, Graph
+from keras_collab.kernels import kernel_of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Head:
+    """The classifier at the end of a network.
+
+    Attributes:
+        path: names from the network down to the Dense or 1×1 convolution layer.
+        layer: that layer.
+        activation: `"softmax"`, `"sigmoid"` or `"linear"` (the network returns logits).
+        features: the symbolic tensor that goes in.
+        size: number of input features.
+        classes: number of outputs.
+        name: name of the network's output that it makes.
+        index: which of the network's outputs that is.
+    """
+
+    path: str
+    layer: keras.Layer
+    activation: str
+    features: keras.KerasTensor
+    size: int
+    classes: int
+    name: str
+    index: int
+
+    @property
+    def two_way(self) -> bool:
+        """Whether each logit is a yes-or-no decision of its own, as under a sigmoid."""
+        return self.activation == "sigmoid" or self.classes == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadValues:
+    """What a step saw of the head, in float32.
+
+    Attributes:
+        head: the classifier that this was read from.
+        features: `(batch, features)`.
+        kernel: `(features, classes)`.
+        bias: `(classes,)`, zeros where the layer has none.
+    """
+
+    head: Head
+    features: Any
+    kernel: Any
+    bias: Any
+
+    @property
+    def logits(self) -> Any:
+        """The head's logits for distributions over the last axis; see `logits_of`."""
+        return self.logits_of(self.features)
+
+    def logits_of(self, features: Any) -> Any:
+        """Logits that the head gives `features`, computed from kernel and bias, never from log(probabilities).
+
+        Args:
+            features: `(..., features)`.
+
+        Returns:
+            `(..., classes)`; for a sigmoid head `(..., classes, 2)`, "no" and "yes" of each class, so that a softmax
+            over the last axis is right for both.
+        """
+        logits = ops.matmul(features, self.kernel) + self.bias
+        return ops.stack([ops.zeros_like(logits), logits], axis=-1) if self.head.two_way else logits
+
+    def label_distributions(self, y: Any) -> Any:
+        """Labels as distributions of the shape of `logits`: class indices become one-hot vectors."""
+        if self.head.two_way:
+            yes = ops.reshape(ops.cast(y, "float32"), (-1, self.head.classes))
+            return ops.stack([1.0 - yes, yes], axis=-1)
+        if len(y.shape) == 2 and y.shape[-1] == self.head.classes:
+            return ops.cast(y, "float32")
+        return ops.one_hot(ops.cast(ops.reshape(y, (-1,)), "int32"), self.head.classes, dtype="float32")
+
+
+def find_heads(graph: Graph) -> list[Head | str]:
+    """For each output of the network its head, or the reason why there is none."""
+    names = _output_names(graph)
+    return [_find_head(graph, x, name, i) for i, (x, name) in enumerate(zip(tree.flatten(graph.outputs), names))]
+
+
+def read_head(head: Head, features: Any) -> HeadValues:
+    """The head as one step sees it.
+
+    Args:
+        head: what `find_heads` found.
+        features: `(batch, features)`, or with positions of size 1 as before a 1×1 convolution.
+    """
+    bias = head.layer.bias if head.layer.use_bias else ops.zeros((head.classes,))
+    return HeadValues(
+        head=head,
+        features=ops.reshape(ops.cast(features, "float32"), (-1, head.size)),
+        kernel=ops.reshape(ops.cast(head.layer.kernel, "float32"), (head.size, head.classes)),
+        bias=ops.cast(bias, "float32"),
+    )
+
+
+def check_labels(head: Head, y_shape: tuple[int | None, ...]) -> None:
+    """Raises if labels of this shape are neither class indices nor a distribution over the head's classes."""
+    distribution = len(y_shape) == 2 and y_shape[1] == head.classes
+    indices = not head.two_way and (len(y_shape) == 1 or (len(y_shape) == 2 and y_shape[1] == 1))
+    yes_or_no = head.classes == 1 and len(y_shape) == 1
+    if not (distribution or indices or yes_or_no):
+        raise ValueError(
+            f"Labels for head '{head.path}' have shape {tuple(y_shape)}. Expected "
+            f"(batch, {head.classes}) for {head.classes} classes"
+            + (", or class indices of shape (batch,) or (batch, 1)." if not head.two_way else ".")
+        )
+
+
+def pick_output(structure: Any, head: Head) -> Any:
+    """The leaf of labels or sample weights that belongs to the head's output."""
+    if isinstance(structure, dict) and head.name in structure:
+        return structure[head.name]
+    leaves = tree.flatten(structure)
+    return leaves[head.index] if len(leaves) > 1 else leaves[0]
+
+
+def _output_names(graph: Graph) -> list[str]:
+    if isinstance(graph.outputs, dict):
+        return list(tree.flatten({key: key for key in graph.outputs}))
+    return [graph.producer[id(x)].name if id(x) in graph.producer else x.name for x in tree.flatten(graph.outputs)]
+
+
+def _find_head(graph: Graph, output: keras.KerasTensor, name: str, index: int) -> Head | str:
+    activation = "linear"
+    call = graph.producer.get(id(output))
+    while call is not None and kernel_of(call.operation, call.path) is None:
+        applied = _passes_through(call.operation)
+        if applied is None or len(call.inputs) != 1:
+            return f"output '{name}' comes from layer '{call.path}' ({type(call.operation).__name__})"
+        activation = applied if applied != "linear" else activation
+        call = graph.producer.get(id(call.inputs[0]))
+    if call is None:
+        return f"output '{name}' comes from an input, with no layer that classifies"
+    return _head_at(graph, call, activation, name, index)
+
+
+def _head_at(graph: Graph, call: Call, activation: str, name: str, index: int) -> Head | str:
+    layer = call.operation
+    kernel = kernel_of(layer, call.path)
+    shape = graph.shape(call.inputs[0])
+    size, classes = (kernel.size, kernel.filters) if kernel else (0, 0)
+    if kernel is None or kernel.groups > 1 or kernel.weight != "kernel" or math.prod(shape[1:]) != size:
+        return f"layer '{call.path}' ({type(layer).__name__}) reads features of shape {shape}, one vector is expected"
+    own = keras.activations.serialize(layer.activation)
+    activation = own if own != "linear" else activation
+    if activation not in ("softmax", "sigmoid", "linear"):
+        return f"layer '{call.path}' ends in activation '{activation}', not in softmax, sigmoid or logits"
+    return Head(call.path, layer, activation, call.inputs[0], size, classes, name, index)
+
+
+@functools.singledispatch
+def _passes_through(operation: Any) -> str | None:
+    """The activation that an operation after the classifier applies, None if it does more than that."""
+    return None
+
+
+@_passes_through.register(keras.layers.Flatten)
+@_passes_through.register(keras.layers.Reshape)
+@_passes_through.register(keras.layers.Dropout)
+@_passes_through.register(keras.layers.Identity)
+def _moves(layer):
+    return "linear"
+
+
+@_passes_through.register(keras.layers.Activation)
+def _activates(layer):
+    return keras.activations.serialize(layer.activation)
+
+
+@_passes_through.register(keras.layers.Softmax)
+def _normalizes(layer):
+    return "softmax"

@@ -1,0 +1,166 @@
+"""Collaboration of intermediate layers: earlier stages see the same relations between samples as the deepest."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_collab.checks import check_choice, check_range
+from keras_collab.collaboration import Collaboration, Seen, Weight
+from keras_collab.reader import Found, Layers, NetworkReader
+
+FORMS = ("relational", "cka", "nearest_neighbours")
+
+# Added to the logit of a sample's relation with itself, so that its probability is exactly 0 in float32.
+_NEVER = -1e9
+
+
+def pool(tap: Any) -> Any:
+    """Global average over positions, in float32: `(batch, positions..., channels)` to `(batch, channels)`."""
+    return ops.mean(ops.cast(tap, "float32"), axis=tuple(range(1, len(tap.shape) - 1)))
+
+
+def centre(features: Any) -> Any:
+    """`(batch, channels)` less their mean over the batch."""
+    return features - ops.mean(features, axis=0, keepdims=True)
+
+
+def log_relations(features: Any, temperature: float) -> Any:
+    """Log-probability that a layer takes sample i for sample j: log row-softmax of u uᵀ / τ without the diagonal.
+
+    Args:
+        features: `(batch, channels)`; centred and L2-normalised here, so that their scale does not matter.
+        temperature: τ.
+
+    Returns:
+        `(batch, batch)`, about −1e9 on the diagonal.
+    """
+    centred = centre(features)
+    squares = ops.sum(ops.square(centred), axis=-1, keepdims=True)
+    # A sample at the batch's mean has no direction; relative to the others' lengths it stays finite.
+    lengths = ops.sqrt(squares + 1e-6 * ops.stop_gradient(ops.mean(squares)) + 1e-30)
+    unit = centred / lengths
+    similarity = ops.matmul(unit, ops.transpose(unit)) / temperature
+    return ops.log_softmax(similarity + _NEVER * ops.eye(ops.shape(features)[0], dtype="float32"), axis=-1)
+
+
+def relational_divergence(shallow: Any, deepest: Any, temperature: float) -> Any:
+    """Mean over samples of KL( sg P_deepest ‖ P_shallow ), P the relations between samples; 0 for a batch of one.
+
+    Args:
+        shallow: `(batch, channels)`.
+        deepest: `(batch, other channels)`; the target, without gradient.
+        temperature: τ.
+    """
+    target = ops.stop_gradient(log_relations(deepest, temperature))
+    return ops.mean(ops.sum(ops.exp(target) * (target - log_relations(shallow, temperature)), axis=-1))
+
+
+def cka_distance(shallow: Any, deepest: Any) -> Any:
+    """1 − linear CKA, ‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖) of centred features (Kornblith et al., 2019, arXiv 1905.00414).
+
+    Args:
+        shallow: `(batch, channels)`.
+        deepest: `(batch, other channels)`; the target, without gradient.
+    """
+    grams = []
+    for features in (shallow, ops.stop_gradient(deepest)):
+        centred = centre(features)
+        centred = centred / ops.sqrt(ops.stop_gradient(ops.mean(ops.square(centred))) + 1e-30)
+        gram = ops.matmul(centred, ops.transpose(centred))
+        grams.append(gram / ops.sqrt(ops.sum(ops.square(gram)) + 1e-12))
+    same = ops.sum(ops.square(grams[0])) * ops.sum(ops.square(grams[1]))
+    return ops.sqrt(same + 1e-12) - ops.sum(grams[0] * grams[1])
+
+
+def neighbour_divergence(features: Any, logits: Any, temperature: float) -> Any:
+    """Mean over samples of KL( sg p_i ‖ Σ_j P_ij sg p_j ): a layer's neighbours predict what the network predicts.
+
+    Deep supervision without a classifier (soft nearest neighbours: Frosst et al., 2019, arXiv 1902.01889).
+
+    Args:
+        features: `(batch, channels)` of a layer; P are its relations.
+        logits: `(batch, ..., classes)` of the network, without gradient.
+        temperature: τ.
+    """
+    target_log = ops.stop_gradient(ops.log_softmax(logits, axis=-1))
+    target = ops.exp(target_log)
+    flat = ops.reshape(target, (ops.shape(target)[0], -1))
+    voted = ops.reshape(ops.matmul(ops.exp(log_relations(features, temperature)), flat), ops.shape(target))
+    return ops.mean(ops.sum(target * (target_log - ops.log(ops.maximum(voted, 1e-6))), axis=-1))
+
+
+@keras.saving.register_keras_serializable("keras_collab")
+class IntermediateConsistency(Collaboration):
+    """Makes earlier stages take the same samples for each other that the deepest stage takes for each other.
+
+    u_l = globally averaged tap l, centred over the batch and L2-normalised; P_l = row-softmax of u_l u_lᵀ / τ without
+    the diagonal; the loss is the mean over l and i of KL( sg P_deepest ‖ P_l ). No projection and no exit: layers of any
+    shape compare. The formula is this project's reading of Fang & Lin (2021, arXiv 2105.09590), whose equations are not
+    public; relations between samples follow Similarity-Preserving distillation (Tung & Mori, 2019, arXiv 1907.09682).
+    Forms:
+
+    - `"relational"`: as above.
+    - `"cka"`: mean over l of 1 − linear CKA( tap l, sg deepest ) (Kornblith et al., 2019, arXiv 1905.00414).
+    - `"nearest_neighbours"`: soft nearest neighbours in every tap predict the network's own output.
+
+    Args:
+        weight: number >= 0 or schedule, see `Collaboration`. Defaults to 0.2.
+        temperature: τ > 0 of the relations, for cosines in [−1, 1]; unused by `"cka"`. Defaults to 0.1.
+        layers: at least two layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end
+            of each stage. The deepest of them is the target. Defaults to `"auto"`.
+        form: one of the above. Defaults to `"relational"`.
+        head: name of the output to predict, for `"nearest_neighbours"` in a network with several.
+        name: column in the history. Defaults to `"intermediate_consistency"`.
+        seed: unused, there are no random draws.
+
+    Samples are related within a batch (within a replica's share of it under `tf.distribute.MirroredStrategy`), all
+    alike: sample weights do not apply.
+    """
+
+    def __init__(
+        self,
+        weight: Weight = 0.2,
+        *,
+        temperature: float = 0.1,
+        layers: Layers = "auto",
+        form: str = "relational",
+        head: str | None = None,
+        name: str | None = None,
+        seed: int | None = None,
+    ):
+        super().__init__(weight, name=name, seed=seed)
+        self.form = check_choice(self, form=form, choices=FORMS)
+        self.temperature = check_range(self, temperature=temperature, above=0)
+        self.layers = layers
+        self.head = head
+
+    def find(self, network: NetworkReader) -> Found:
+        if self.form == "nearest_neighbours":
+            return Found(taps=network.taps(self.layers), head=network.head(self.head))
+        return Found(taps=network.taps(self.layers, at_least=2))
+
+    def call(self, seen: Seen) -> Any:
+        pooled = [pool(tap) for tap in seen.taps]
+        if self.form == "nearest_neighbours":
+            values = [neighbour_divergence(u, seen.head.logits, self.temperature) for u in pooled]
+        elif self.form == "cka":
+            values = [cka_distance(u, pooled[-1]) for u in pooled[:-1]]
+        else:
+            values = [relational_divergence(u, pooled[-1], self.temperature) for u in pooled[:-1]]
+        return ops.mean(ops.stack(values))
+
+    def operations(self, found: Found, batch_size: int) -> float:
+        # One similarity matrix a tap, and two products for its gradient; pooling reads each tap, forward and backward.
+        grams = sum(6.0 * batch_size**2 * tap.channels for tap in found.taps)
+        pooling = sum(2.0 * batch_size * tap.channels * tap.position_count for tap in found.taps)
+        return grams + pooling
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "temperature": self.temperature,
+            "layers": self.layers_config(self.layers),
+            "form": self.form,
+            "head": self.head,
+        }

@@ -1,0 +1,140 @@
+"""Collaboration of kernels: filters of a layer do not repeat each other."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_collab.checks import check_choice, check_range
+from keras_collab.collaboration import Collaboration, Seen, Weight
+from keras_collab.kernels import Kernel
+from keras_collab.reader import Found, Layers, NetworkReader
+from keras_collab.sampling import Blocks, mean_over_pairs
+
+FORMS = ("cosine", "angle")
+
+
+def cosines(rows: Any, columns: Any) -> Any:
+    """Cosine of every pair of filters; a filter of zeros is at right angles to all.
+
+    Args:
+        rows: `(size, filters)`.
+        columns: `(size, other filters)`.
+
+    Returns:
+        `(filters, other filters)` in [−1, 1].
+    """
+    return ops.matmul(ops.transpose(_unit(rows)), _unit(columns))
+
+
+def _unit(filters: Any) -> Any:
+    return filters * ops.rsqrt(ops.sum(ops.square(filters), axis=0, keepdims=True) + 1e-20)
+
+
+def squared_angles(cosine: Any) -> Any:
+    """(arccos cos − π/2)² = arcsin² cos, kept away from ±1 where its gradient has no bound."""
+    return ops.square(ops.arcsin(cosine / 1.001))
+
+
+def welch_bound(filters: int, size: int) -> float:
+    """The least mean squared cosine that `filters` vectors in `size` dimensions can have: (n − d) / (d (n − 1))."""
+    return max(0.0, (filters - size) / (size * (filters - 1)))
+
+
+def kernel_similarity(filters: Any, form: str = "cosine") -> Any:
+    """Mean over i != j of cos²(w_i, w_j) less the least that is possible, or of the squared angle to orthogonal.
+
+    Args:
+        filters: `(size, filters)`, one column a filter.
+        form: `"cosine"` or `"angle"`.
+
+    Returns:
+        A float32 scalar; 0 when the filters are as different as they can be.
+    """
+    size, count = filters.shape
+    return mean_over_pairs(_pair_values(cosines(filters, filters), form), Blocks(count, count), 0, 0) - (
+        welch_bound(count, size) if form == "cosine" else 0.0
+    )
+
+
+def _pair_values(cosine: Any, form: str) -> Any:
+    return ops.square(cosine) if form == "cosine" else squared_angles(cosine)
+
+
+@keras.saving.register_keras_serializable("keras_collab")
+class KernelSimilarity(Collaboration):
+    """Makes the filters of a layer look for different things: penalises the squared cosine between them.
+
+    w_i = filter i as a vector; the loss is the mean over layers of the mean over i != j of cos²(w_i, w_j), less the
+    least value that n filters in d dimensions can reach when n > d (Welch, 1974), so that 0 is reachable. The square
+    matters: a signed cosine would drive filters to be opposite. The gradient is at right angles to each filter, so it
+    fights neither batch normalization nor weight decay. The formula is this project's reading of Fang & Lin (2021,
+    arXiv 2105.09590), whose equations are not public. Each step and layer compares two random blocks of filters; on
+    average over the draws that is the mean over all pairs. Forms:
+
+    - `"cosine"`: as above.
+    - `"angle"`: mean of (arccos cos − π/2)², the angular form of Evenly-Dispersing Regularization ("ADK").
+
+    Args:
+        weight: number >= 0 or schedule, see `Collaboration`. Defaults to 10.
+        layers: layers with kernels (names, a regular expression, a function of the layer), or `"auto"`: every
+            convolution but the first and the depthwise ones. Defaults to `"auto"`.
+        max_filters: filters in a block, at most. Defaults to 32.
+        form: one of the above. Defaults to `"cosine"`.
+        name: column in the history. Defaults to `"kernel_similarity"`.
+        seed: integer seed of the draws, see `Collaboration`.
+
+    Frozen layers take no penalty; freeze and unfreeze before `compile`, as always in Keras.
+    """
+
+    def __init__(
+        self,
+        weight: Weight = 10.0,
+        *,
+        layers: Layers = "auto",
+        max_filters: int = 32,
+        form: str = "cosine",
+        name: str | None = None,
+        seed: int | None = None,
+    ):
+        super().__init__(weight, name=name, seed=seed)
+        self.form = check_choice(self, form=form, choices=FORMS)
+        self.layers = layers
+        self.max_filters = check_range(self, max_filters=max_filters, least=2, whole=True)
+
+    def find(self, network: NetworkReader) -> Found:
+        return Found(kernels=network.kernels(self.layers))
+
+    def call(self, seen: Seen) -> Any:
+        if not seen.kernels:
+            return ops.zeros(())
+        draws = keras.random.uniform((len(seen.kernels), 3), seed=self.seed_generator)
+        return ops.mean(ops.stack([self._sampled(kernel, draws[i]) for i, kernel in enumerate(seen.kernels)]))
+
+    def _sampled(self, kernel: Kernel, draws: Any) -> Any:
+        blocks = Blocks(kernel.filters, self.max_filters)
+        group = ops.minimum(ops.cast(ops.floor(draws[2] * kernel.groups), "int32"), kernel.groups - 1)
+        rows = columns = blocks.start(draws[0])
+        row_filters = column_filters = kernel.read(group, rows, blocks.length)
+        if blocks.count > 1:
+            columns = blocks.start(draws[1])
+            column_filters = kernel.read(group, columns, blocks.length)
+        value = mean_over_pairs(_pair_values(cosines(row_filters, column_filters), self.form), blocks, rows, columns)
+        return value - (welch_bound(kernel.filters, kernel.size) if self.form == "cosine" else 0.0)
+
+    def operations(self, found: Found, batch_size: int) -> float:
+        total = 0.0
+        for kernel in found.kernels:
+            blocks = Blocks(kernel.filters, self.max_filters)
+            # The Gram matrix and two products for its gradient; normalising takes about 8 operations a weight.
+            total += kernel.size * blocks.length * (6.0 * blocks.length + 8.0 * min(blocks.count, 2))
+        return total
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "layers": self.layers_config(self.layers),
+            "max_filters": self.max_filters,
+            "form": self.form,
+        }

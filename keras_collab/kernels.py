@@ -1,0 +1,128 @@
+"""Kernels as filters: which weight of a layer holds its filters, and how to see them as vectors."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kernel:
+    """The filters of one layer.
+
+    Attributes:
+        path: names from the network down to the layer.
+        layer: the layer that owns them.
+        weight: name of the layer's attribute that holds them.
+        filters: number of filters in a group.
+        size: number of weights in a filter.
+        groups: filters are compared within a group only: other groups read other channels.
+        filter_axis: axis of the weight that counts filters, -1, or -2 for transposed convolutions.
+        depthwise: each filter reads one channel of its own.
+        channels_first: the layer's output has its channels on axis 1.
+        dense: the layer is fully connected, not convolutional.
+    """
+
+    path: str
+    layer: keras.Layer
+    weight: str
+    filters: int
+    size: int
+    groups: int = 1
+    filter_axis: int = -1
+    depthwise: bool = False
+    channels_first: bool = False
+    dense: bool = False
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training moves it; asked when a step is traced, so freezing before compile counts."""
+        return any(variable.trainable for variable in self.layer.weights if variable.name == self.weight)
+
+    def read(self, group: Any, first: Any, count: int) -> Any:
+        """`count` filters of a group from filter `first` on, as float32 `(size, count)`; `group` and `first` may be drawn."""
+        values = ops.convert_to_tensor(getattr(self.layer, self.weight))
+        if self.filter_axis == -2:
+            values = ops.swapaxes(values, -1, -2)
+        values = ops.reshape(values, (self.size, self.groups, self.filters))
+        if self.groups * self.filters > count:
+            values = ops.slice(values, [0, group, first], [self.size, 1, count])
+        return ops.cast(ops.reshape(values, (self.size, count)), "float32")
+
+
+@functools.singledispatch
+def kernel_of(layer: Any, path: str) -> Kernel | None:
+    """The filters of `layer`, or None for a layer that has none. One registration a kind of layer."""
+    return None
+
+
+@kernel_of.register(keras.layers.Conv1D)
+@kernel_of.register(keras.layers.Conv2D)
+@kernel_of.register(keras.layers.Conv3D)
+def _convolution(layer, path):
+    *window, channels, filters = layer.kernel.shape
+    return Kernel(
+        path=path,
+        layer=layer,
+        weight="kernel",
+        filters=filters // layer.groups,
+        size=math.prod(window) * channels,
+        groups=layer.groups,
+        depthwise=channels == 1 and layer.groups > 1,
+        channels_first=layer.data_format == "channels_first",
+    )
+
+
+@kernel_of.register(keras.layers.Conv1DTranspose)
+@kernel_of.register(keras.layers.Conv2DTranspose)
+@kernel_of.register(keras.layers.Conv3DTranspose)
+def _transposed_convolution(layer, path):
+    *window, filters, channels = layer.kernel.shape
+    return Kernel(
+        path=path,
+        layer=layer,
+        weight="kernel",
+        filters=filters,
+        size=math.prod(window) * channels,
+        filter_axis=-2,
+        channels_first=layer.data_format == "channels_first",
+    )
+
+
+@kernel_of.register(keras.layers.SeparableConv1D)
+@kernel_of.register(keras.layers.SeparableConv2D)
+def _separable_convolution(layer, path):
+    *window, channels, filters = layer.pointwise_kernel.shape
+    return Kernel(
+        path=path,
+        layer=layer,
+        weight="pointwise_kernel",
+        filters=filters,
+        size=math.prod(window) * channels,
+        channels_first=layer.data_format == "channels_first",
+    )
+
+
+@kernel_of.register(keras.layers.DepthwiseConv1D)
+@kernel_of.register(keras.layers.DepthwiseConv2D)
+def _depthwise_convolution(layer, path):
+    *window, channels, multiplier = layer.kernel.shape
+    return Kernel(
+        path=path,
+        layer=layer,
+        weight="kernel",
+        filters=multiplier,
+        size=math.prod(window),
+        groups=channels,
+        depthwise=True,
+        channels_first=layer.data_format == "channels_first",
+    )
+
+
+@kernel_of.register(keras.layers.Dense)
+def _dense(layer, path):
+    features, units = layer.kernel.shape
+    return Kernel(path=path, layer=layer, weight="kernel", filters=units, size=features, dense=True)

@@ -1,0 +1,174 @@
+"""Collaboration of the output layer: parts of the head's features predict, and agree with the whole."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_collab.checks import check_choice, check_range
+from keras_collab.collaboration import Collaboration, Seen, Weight
+from keras_collab.head import check_labels, pick_output
+from keras_collab.reader import Found, NetworkReader
+
+FORMS = ("dropout", "partition", "jensen_shannon")
+
+
+def consistency_divergence(logits: Any, part_logits: Any, temperature: float) -> Any:
+    """T² · mean_p KL( softmax(z / T) ‖ softmax(z_p / T) ) of each sample, the target without gradient.
+
+    Args:
+        logits: `(batch, ..., classes)`, the whole head's; the target.
+        part_logits: `(parts, batch, ..., classes)`.
+        temperature: T, softens both; the factor T² keeps the gradient's size.
+
+    Returns:
+        `(batch, ...)`.
+    """
+    target_log = ops.log_softmax(ops.stop_gradient(logits) / temperature, axis=-1)
+    part_log = ops.log_softmax(part_logits / temperature, axis=-1)
+    divergence = ops.sum(ops.exp(target_log) * (target_log - part_log), axis=-1)
+    return temperature**2 * ops.mean(divergence, axis=0)
+
+
+def cross_entropy(labels: Any, part_logits: Any) -> Any:
+    """Mean over parts of the cross-entropy of each sample.
+
+    Args:
+        labels: `(batch, ..., classes)`, distributions.
+        part_logits: `(parts, batch, ..., classes)`.
+
+    Returns:
+        `(batch, ...)`.
+    """
+    return ops.mean(-ops.sum(labels * ops.log_softmax(part_logits, axis=-1), axis=-1), axis=0)
+
+
+def generalised_jensen_shannon(labels: Any, part_logits: Any, label_share: float, temperature: float) -> Any:
+    """Generalised Jensen-Shannon divergence of the label and the parts' predictions, of each sample.
+
+    (1 / Z) · Σ_i π_i KL( p_i ‖ m ), m = Σ_i π_i p_i, Z = −(1 − π_1) log(1 − π_1), with the label as p_1
+    (Englesson & Azizpour, 2021, arXiv 2105.04522): bounded, so that a wrong label cannot pull without end.
+
+    Args:
+        labels: `(batch, ..., classes)`, distributions.
+        part_logits: `(parts, batch, ..., classes)`.
+        label_share: π_1, in (0, 1); the parts share the rest.
+        temperature: T, divides the logits.
+
+    Returns:
+        `(batch, ...)`.
+    """
+    part_log = ops.log_softmax(part_logits / temperature, axis=-1)
+    part = ops.exp(part_log)
+    mixture = label_share * labels + (1 - label_share) * ops.mean(part, axis=0)
+    mixture_log = ops.log(ops.maximum(mixture, 1e-12))
+    labels_log = ops.log(ops.maximum(labels, 1e-12))
+    from_label = ops.sum(labels * (labels_log - mixture_log), axis=-1)
+    from_parts = ops.mean(ops.sum(part * (part_log - mixture_log), axis=-1), axis=0)
+    scale = -(1 - label_share) * math.log(1 - label_share)
+    return (label_share * from_label + (1 - label_share) * from_parts) / scale
+
+
+@keras.saving.register_keras_serializable("keras_collab")
+class OutputConsistency(Collaboration):
+    """Makes subsets of the head's features predict, through the head's own kernel, what the whole head predicts.
+
+    A part keeps some of the D features h that the head reads and predicts on its own, z_p = scale · (m_p ∘ h) W + b.
+    The mean of the parts is z, the network's own prediction (exactly for a partition, on average for dropout): it is
+    the ensemble of its parts, so that the several heads of Song & Chai (2018, arXiv 1805.11761) appear without a
+    weight being added. The formula is this project's reading of Fang & Lin (2021, arXiv 2105.09590), whose equations are not
+    public. Forms:
+
+    - `"dropout"`: independent dropout masks (Multi-Sample Dropout, Inoue, 2019, arXiv 1905.09788; SD-Dropout, Lee et
+      al., 2022, arXiv 2208.05642), `T² · mean_p KL( sg softmax(z/T) ‖ softmax(z_p/T) )`.
+    - `"partition"`: the same with the features split into equal parts by a permutation drawn each step.
+    - `"jensen_shannon"`: dropout masks whose predictions and the label come together in a generalised Jensen-Shannon
+      divergence (Englesson & Azizpour, 2021, arXiv 2105.04522), the form for noisy labels.
+
+    Args:
+        weight: number >= 0 or schedule, see `Collaboration`. Defaults to 1.
+        parts: how many parts predict, at least 2 for `"partition"` and at most the number of features. Defaults to 2.
+        rate: share of features that a dropout mask leaves out, in (0, 1). Defaults to 0.5.
+        temperature: T > 0; 1 for no softening. Defaults to 2.
+        label_share: share s of the parts' own cross-entropy against the labels, `(1 − s) · KL + s · CE`, in [0, 1];
+            for `"jensen_shannon"` the label's weight π_1, in (0, 1). Defaults to 0, and to 0.3 for `"jensen_shannon"`.
+        form: one of the above. Defaults to `"dropout"`.
+        head: name of the output whose classifier is meant, needed when the network has several.
+        name: column in the history. Defaults to `"output_consistency"`.
+        seed: integer seed of the masks, see `Collaboration`.
+
+    Each sample counts as it does in the task loss: sample weights and class weights apply.
+    """
+
+    def __init__(
+        self,
+        weight: Weight = 1.0,
+        *,
+        parts: int = 2,
+        rate: float = 0.5,
+        temperature: float = 2.0,
+        label_share: float | None = None,
+        form: str = "dropout",
+        head: str | None = None,
+        name: str | None = None,
+        seed: int | None = None,
+    ):
+        super().__init__(weight, name=name, seed=seed)
+        self.form = check_choice(self, form=form, choices=FORMS)
+        self.parts = check_range(self, parts=parts, least=2 if form == "partition" else 1, whole=True)
+        self.rate = check_range(self, rate=rate, above=0, below=1)
+        self.temperature = check_range(self, temperature=temperature, above=0)
+        if label_share is None:
+            label_share = 0.3 if form == "jensen_shannon" else 0.0
+        bounds = {"above": 0, "below": 1} if form == "jensen_shannon" else {"least": 0, "most": 1}
+        self.label_share = check_range(self, label_share=label_share, **bounds)
+        self.head = head
+
+    def find(self, network: NetworkReader) -> Found:
+        head = network.head(self.head)
+        if self.parts > head.size:
+            raise ValueError(
+                f"parts={self.parts} is more than the {head.size} features that head '{head.path}' reads; a part needs "
+                "at least one feature."
+            )
+        return Found(head=head)
+
+    def call(self, seen: Seen) -> Any:
+        head = seen.head
+        part_logits = head.logits_of(head.features * self._masks(ops.shape(head.features)[0], head.head.size))
+        if self.form == "jensen_shannon":
+            loss = generalised_jensen_shannon(seen.labels, part_logits, self.label_share, self.temperature)
+        else:
+            loss = (1 - self.label_share) * consistency_divergence(head.logits, part_logits, self.temperature)
+            if self.label_share:
+                loss = loss + self.label_share * cross_entropy(seen.labels, part_logits)
+        return seen.mean_over_samples(ops.mean(ops.reshape(loss, (ops.shape(loss)[0], -1)), axis=-1))
+
+    def operations(self, found: Found, batch_size: int) -> float:
+        # Logits of the whole and of each part; the parts again, twice, in the backward pass.
+        return 2.0 * batch_size * found.head.size * found.head.classes * (1 + 3 * self.parts)
+
+    def check_labels(self, found: Found, y: Any) -> None:
+        if self.label_share:
+            check_labels(found.head, pick_output(y, found.head).shape)
+
+    def _masks(self, batch: Any, size: int) -> Any:
+        """What the features are multiplied by: `(parts, batch, size)`, or `(parts, 1, size)` for a partition."""
+        if self.form == "partition":
+            order = ops.argsort(keras.random.uniform((size,), seed=self.seed_generator))
+            member = ops.arange(self.parts)[:, None] == (order % self.parts)[None, :]
+            return float(self.parts) * ops.cast(member, "float32")[:, None, :]
+        kept = keras.random.uniform((self.parts, batch, size), seed=self.seed_generator) >= self.rate
+        return ops.cast(kept, "float32") / (1 - self.rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "parts": self.parts,
+            "rate": self.rate,
+            "temperature": self.temperature,
+            "label_share": self.label_share,
+            "form": self.form,
+            "head": self.head,
+        }

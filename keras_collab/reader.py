@@ -1,0 +1,199 @@
+"""What a collaboration may ask of a network when it is wrapped: taps, kernels and heads, by name or by rule."""
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import tree
+
+from keras_collab.graph import Call, Graph
+from keras_collab.head import Head, find_heads
+from keras_collab.kernels import Kernel, kernel_of
+from keras_collab.stages import channels_first, stage_ends
+
+Layers = str | Sequence[str] | Callable[[keras.Layer], bool]
+
+_LAYERS_HELP = '`layers` takes a list of names, a regular expression, a function of the layer that says yes or no, or "auto"'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tap:
+    """The output of one call of a layer, read during training.
+
+    Attributes:
+        path: names from the network down to the layer.
+        tensor: the symbolic output.
+        shape: its shape; sizes that the network leaves open are those for a nominal input.
+        channels_first: channels are on axis 1, not on the last.
+    """
+
+    path: str
+    tensor: keras.KerasTensor
+    shape: tuple[int | None, ...]
+    channels_first: bool
+
+    @property
+    def channels(self) -> int:
+        return int(self.shape[1 if self.channels_first else -1] or 0)
+
+    @property
+    def position_count(self) -> int:
+        return math.prod(self.positions)
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Sizes of the axes that are neither batch nor channels; empty after global pooling."""
+        return tuple(int(size or 0) for size in (self.shape[2:] if self.channels_first else self.shape[1:-1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a collaboration reads of one network, settled when the network is wrapped."""
+
+    taps: tuple[Tap, ...] = ()
+    head: Head | None = None
+    kernels: tuple[Kernel, ...] = ()
+
+    @property
+    def paths(self) -> list[str]:
+        """The layers that `layers=` came to stand for, each once."""
+        return list(dict.fromkeys([*(tap.path for tap in self.taps), *(kernel.path for kernel in self.kernels)]))
+
+
+class NetworkReader:
+    """Finds taps, kernels and heads in a network; every miss is one clear error."""
+
+    def __init__(self, network: keras.Model):
+        self.graph = Graph(network)
+        self._heads = find_heads(self.graph)
+
+    def taps(self, layers: Layers = "auto", *, at_least: int = 1) -> tuple[Tap, ...]:
+        """The outputs of the chosen layers, in the order of the network, the deepest last.
+
+        Args:
+            layers: names, a regular expression, a function of the layer, or `"auto"`: the end of each stage.
+            at_least: how many are needed.
+        """
+        calls = self._stage_ends() if layers == "auto" else self._select(self.graph.calls, layers, "a layer")
+        if len(calls) < at_least:
+            found = ", ".join(f"'{call.path}'" for call in calls) or "none"
+            raise ValueError(
+                f"{at_least} layers are needed, {len(calls)} found in network '{self.graph.name}' for layers={layers!r}: "
+                f"{found}. Name more of them; {_LAYERS_HELP}."
+            )
+        first = channels_first(self.graph, self.graph.calls)
+        return tuple(Tap(c.path, c.output, self.graph.shape(c.output), first[id(c.output)]) for c in calls)
+
+    def kernels(self, layers: Layers = "auto") -> tuple[Kernel, ...]:
+        """The filters of the chosen layers, each layer once, in the order of the network.
+
+        Args:
+            layers: names, a regular expression, a function of the layer, or `"auto"`: every convolution but the
+                first and the depthwise ones; in a network without convolutions every Dense layer but the head.
+        """
+        owners = {id(c.operation): c for c in reversed(self.graph.calls) if kernel_of(c.operation, c.path)}
+        calls = [call for call in self.graph.calls if owners.get(id(call.operation)) is call]
+        if layers == "auto":
+            kernels = self._auto_kernels([kernel_of(call.operation, call.path) for call in calls])
+        else:
+            kernels = [kernel_of(c.operation, c.path) for c in self._select(calls, layers, "a layer with a kernel")]
+        comparable = [kernel for kernel in kernels if kernel.filters > 1]
+        if not comparable:
+            raise ValueError(
+                f"no layer with two or more filters to compare in network '{self.graph.name}' for layers={layers!r}. "
+                f"{_LAYERS_HELP}; layers with kernels: {', '.join(call.path for call in calls) or 'none'}."
+            )
+        return tuple(comparable)
+
+    def head(self, name: str | None = None) -> Head:
+        """The classifier at the end of the network; `name` chooses among several outputs."""
+        names = [head.name if isinstance(head, Head) else None for head in self._heads]
+        if name is None and len(self._heads) > 1:
+            raise ValueError(
+                f"network '{self.graph.name}' has {len(names)} outputs; choose one with head=. "
+                f"Outputs with a classifier: {[n for n in names if n]}."
+            )
+        if name is not None and name not in names:
+            raise ValueError(
+                f"no classifier makes an output named {name!r} in network '{self.graph.name}'. "
+                f"Outputs with a classifier: {[n for n in names if n]}."
+            )
+        head = self._heads[0] if name is None else self._heads[names.index(name)]
+        if not isinstance(head, Head):
+            raise ValueError(
+                f"no classifier found in network '{self.graph.name}': {head}. Expected a Dense layer, or a 1×1 "
+                "convolution on one position, that ends in softmax, sigmoid or logits. Leave this collaboration out, "
+                "or end the network with such a layer."
+            )
+        return head
+
+    def _stage_ends(self) -> list[Call]:
+        outputs = tree.flatten(self.graph.outputs)
+        return stage_ends(self.graph, max(outputs, key=lambda output: len(self.graph.ancestors(output))))
+
+    def _auto_kernels(self, kernels: Sequence[Any]) -> list[Kernel]:
+        heads = {head.path for head in self._heads if isinstance(head, Head)}
+        kernels = [kernel for kernel in kernels if kernel.path not in heads]
+        if all(kernel.dense for kernel in kernels):
+            return kernels
+        first = {call.path for call in self._first_convolutions()}
+        return [k for k in kernels if not (k.dense or k.depthwise or k.path in first)]
+
+    def _first_convolutions(self) -> list[Call]:
+        """The convolutions that no other convolution comes before."""
+        after: set[int] = set()
+        first = []
+        for call in self.graph.calls:
+            kernel = kernel_of(call.operation, call.path)
+            convolves = kernel is not None and not kernel.dense
+            behind = any(id(x) in after for x in call.inputs)
+            if convolves and not behind:
+                first.append(call)
+            if convolves or behind:
+                after.update(id(output) for output in call.outputs)
+        return first
+
+    def _select(self, calls: Sequence[Call], layers: Layers, kind: str) -> list[Call]:
+        if isinstance(layers, str):
+            named = [call for call in calls if layers in (call.name, call.path)]
+            pattern = _compile(layers)
+            found = named or [c for c in calls if pattern.fullmatch(c.name) or pattern.fullmatch(c.path)]
+            if not found:
+                raise ValueError(self._no_layer(calls, layers, kind))
+            return found
+        if callable(layers):
+            found = [call for call in calls if layers(call.operation)]
+            if not found:
+                raise ValueError(
+                    f"the function given as layers= says yes to {kind} nowhere in network '{self.graph.name}'. "
+                    f"{_LAYERS_HELP}."
+                )
+            return found
+        if not isinstance(layers, Sequence) or not all(isinstance(name, str) for name in layers) or not layers:
+            raise TypeError(f"{_LAYERS_HELP}. Received: layers={layers!r}.")
+        for name in layers:
+            paths = {call.path for call in calls if name in (call.name, call.path)}
+            if not paths:
+                raise ValueError(self._no_layer(calls, name, kind))
+            if len(paths) > 1:
+                raise ValueError(
+                    f"several layers are named {name!r} in network '{self.graph.name}'; give one path of {sorted(paths)}."
+                )
+        return [call for call in calls if call.name in layers or call.path in layers]
+
+    def _no_layer(self, calls: Sequence[Call], asked: str, kind: str) -> str:
+        names = list(dict.fromkeys([c.name for c in calls] + [c.path for c in calls]))
+        close = difflib.get_close_matches(asked, names, n=3)
+        hint = f"Close matches: {', '.join(repr(name) for name in close)}. " if close else ""
+        return f"no name of {kind} matches {asked!r} in network '{self.graph.name}'. {hint}{_LAYERS_HELP}."
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"layers={pattern!r} is not a regular expression: {error}. {_LAYERS_HELP}.") from error

@@ -1,0 +1,160 @@
+"""Collaboration of representations: channels of a layer do not repeat each other."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_collab.checks import check_range
+from keras_collab.collaboration import Collaboration, Seen, Weight
+from keras_collab.reader import Found, Layers, NetworkReader, Tap
+from keras_collab.sampling import Blocks, mean_over_pairs
+
+
+def standardised(columns: Any) -> Any:
+    """Columns centred and scaled so that products of two columns are their correlation; dead columns become 0.
+
+    Args:
+        columns: `(positions, channels)`, any float dtype.
+
+    Returns:
+        `(positions, channels)`, float32, each column of length 1.
+    """
+    columns = ops.cast(columns, "float32")
+    mean = ops.mean(columns, axis=0, keepdims=True)
+    centred = columns - mean
+    variance = ops.mean(ops.square(centred), axis=0, keepdims=True)
+    # Relative to the other channels and to the mean's own rounding error: what varies less than that is dead.
+    floor = ops.stop_gradient(1e-6 * ops.mean(variance) + 1e-10 * ops.square(mean))
+    return centred * ops.rsqrt((variance + floor + 1e-30) * ops.cast(ops.shape(columns)[0], "float32"))
+
+
+def squared_correlations(rows: Any, columns: Any) -> Any:
+    """R² of every pair of channels.
+
+    Args:
+        rows: `(positions, channels)`.
+        columns: `(positions, other channels)`.
+
+    Returns:
+        `(channels, other channels)` in [0, 1].
+    """
+    return ops.square(ops.matmul(ops.transpose(standardised(rows)), standardised(columns)))
+
+
+def representation_similarity(tap: Any) -> Any:
+    """Mean over i != j of the squared correlation of channels i and j, over samples and positions.
+
+    Args:
+        tap: `(batch, positions..., channels)`.
+
+    Returns:
+        A float32 scalar in [0, 1]; N independent positions give about 1 / (N − 1), not 0.
+    """
+    channels = tap.shape[-1]
+    flat = ops.reshape(tap, (-1, channels))
+    return mean_over_pairs(squared_correlations(flat, flat), Blocks(channels, channels), 0, 0)
+
+
+@keras.saving.register_keras_serializable("keras_collab")
+class RepresentationSimilarity(Collaboration):
+    """Makes the channels of a layer carry different things: penalises their squared correlation.
+
+    X = the tap as (positions, channels), centred and scaled per channel; R = XᵀX / N; the loss is the mean over taps
+    and over i != j of R_ij². Scale free: shrinking activations does not pay, as it does for the covariance of DeCov
+    (Cogswell et al., 2016, arXiv 1511.06068). The formula is this project's reading of Fang & Lin (2021, arXiv
+    2105.09590), whose equations are not public. Each step looks at a grid of positions with a random offset and at two
+    random blocks of channels; on average over the draws of channels that is the mean over all pairs.
+
+    Args:
+        weight: number >= 0 or schedule, see `Collaboration`. Defaults to 1.
+        layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
+            stage. Defaults to `"auto"`.
+        max_positions: positions of a sample that a step looks at, at most. Defaults to 16.
+        max_channels: channels in a block, at most; tap by tap the whole Gram matrix is formed when it is not larger.
+            Defaults to 64.
+        name: column in the history. Defaults to `"representation_similarity"`.
+        seed: integer seed of the draws, see `Collaboration`.
+
+    All samples count alike: sample weights do not apply.
+    """
+
+    def __init__(
+        self,
+        weight: Weight = 1.0,
+        *,
+        layers: Layers = "auto",
+        max_positions: int = 16,
+        max_channels: int = 64,
+        name: str | None = None,
+        seed: int | None = None,
+    ):
+        super().__init__(weight, name=name, seed=seed)
+        self.layers = layers
+        self.max_positions = check_range(self, max_positions=max_positions, least=1, whole=True)
+        self.max_channels = check_range(self, max_channels=max_channels, least=2, whole=True)
+
+    def find(self, network: NetworkReader) -> Found:
+        taps = network.taps(self.layers)
+        single = [tap.path for tap in taps if tap.channels < 2]
+        if single:
+            raise ValueError(f"layers {single} have a single channel, so there is nothing to compare; leave them out.")
+        return Found(taps=taps)
+
+    def call(self, seen: Seen) -> Any:
+        draws = keras.random.uniform((len(seen.taps), 2 + 3), seed=self.seed_generator)
+        return ops.mean(ops.stack([self._sampled(tap, draws[i]) for i, tap in enumerate(seen.taps)]))
+
+    def _sampled(self, tap: Any, draws: Any) -> Any:
+        blocks = Blocks(tap.shape[-1], self.max_channels)
+        rows = columns = blocks.start(draws[0])
+        row_values = column_values = self._slice(tap, blocks, rows, draws[2:])
+        if blocks.count > 1:
+            columns = blocks.start(draws[1])
+            column_values = self._slice(tap, blocks, columns, draws[2:])
+        return mean_over_pairs(squared_correlations(row_values, column_values), blocks, rows, columns)
+
+    def _slice(self, tap: Any, blocks: Blocks, start: Any, draws: Any) -> Any:
+        """A block of channels on a grid of positions, as `(positions, channels)`."""
+        grids = position_grid(tap.shape[1:-1], self.max_positions)
+        starts, sizes, strides = [0], [ops.shape(tap)[0]], [slice(None)]
+        for axis, (count, stride, room) in enumerate(grids):
+            starts.append(ops.minimum(ops.cast(ops.floor(draws[axis] * (room + 1)), "int32"), room))
+            sizes.append((count - 1) * stride + 1)
+            strides.append(slice(None, None, stride))
+        window = ops.slice(tap, [*starts, start], [*sizes, blocks.length])
+        return ops.reshape(window[tuple(strides)], (-1, blocks.length))
+
+    def operations(self, found: Found, batch_size: int) -> float:
+        return sum(self._operations(tap, batch_size) for tap in found.taps)
+
+    def _operations(self, tap: Tap, batch_size: int) -> float:
+        blocks = Blocks(tap.channels, self.max_channels)
+        positions = batch_size * math.prod(count for count, _, _ in position_grid(tap.positions, self.max_positions))
+        # The Gram matrix and two products for its gradient; standardising takes about 20 operations a value.
+        return positions * blocks.length * (6.0 * blocks.length + 20.0 * min(blocks.count, 2))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "layers": self.layers_config(self.layers),
+            "max_positions": self.max_positions,
+            "max_channels": self.max_channels,
+        }
+
+
+def position_grid(sizes: tuple[int, ...], max_positions: int) -> list[tuple[int, int, int]]:
+    """For each axis of positions how many are taken, how far apart, and the largest offset of the first.
+
+    Args:
+        sizes: lengths of the axes.
+        max_positions: positions to take in all, at most.
+    """
+    a_side = max(1, math.floor(max_positions ** (1 / max(1, len(sizes))) + 1e-9))
+    grids = []
+    for size in sizes:
+        count = min(size, a_side)
+        stride = size // count
+        grids.append((count, stride, size - (count - 1) * stride - 1))
+    return grids
