@@ -10,7 +10,7 @@ from keras import ops, tree
 
 from keras_collab.collaboration import Collaboration, Seen
 from keras_collab.description import Description, describe
-from keras_collab.graph import check_network
+from keras_collab.graph import check_network, symbolic_ends
 from keras_collab.head import read_head
 from keras_collab.intermediate_consistency import IntermediateConsistency
 from keras_collab.kernel_similarity import KernelSimilarity
@@ -111,7 +111,8 @@ class CollabModel(keras.Model):
         check_same_placement(network)
         internals = _Internals(network, reader, found)
 
-        super().__init__(*_symbolic_ends(network), name=name or network.name)
+        # Keras 3.15 on torch registers a weight by its path, which must not contain a dot ("mobilenetv2_0.35_224").
+        super().__init__(*symbolic_ends(network), name=(name or network.name).replace(".", "_"))
         self.dtype_policy = network.dtype_policy
         self._internals = internals
         for term, reads in zip(terms, found, strict=True):
@@ -204,7 +205,7 @@ class CollabModel(keras.Model):
         )
 
     def _check_labels(self, y: Any) -> None:
-        """Outside the step, where Keras builds metrics and losses: an error inside the first step costs JAX its weights."""
+        """Called where Keras builds losses and metrics: an error inside the first step would cost JAX its weights."""
         if y is not None:
             for term, found in zip(self._terms, self._internals.found, strict=True):
                 term.check_labels(found, y)
@@ -252,13 +253,8 @@ class CollabModel(keras.Model):
         def restore(item):
             return keras.saving.deserialize_keras_object(item, custom_objects=custom_objects)
 
-        return cls(restore(config["network"]), [restore(term) for term in config["collaborations"]], name=config["name"])
-
-
-def _symbolic_ends(network: keras.Model) -> tuple[Any, Any]:
-    if isinstance(network, keras.Sequential):
-        return network.inputs[0], network.outputs[0]
-    return network.input, network.output
+        terms = [restore(term) for term in config["collaborations"]]
+        return cls(restore(config["network"]), terms, name=config["name"])
 
 
 def _check_not_wrapped(network: Any) -> None:
@@ -288,7 +284,7 @@ def _check_terms(terms: Sequence[Any]) -> None:
                 f"A collaboration cannot be named '{term.name}': the history's column of that name is Keras' or the "
                 "model's own. Give it another name=."
             )
-    names = [column for term in terms for column in ([term.name, f"{term.name}_weight"] if term.scheduled else [term.name])]
+    names = [term.name for term in terms] + [f"{term.name}_weight" for term in terms if term.scheduled]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.head import HeadValues, check_labels, pick_output
+from keras_collab.head import check_labels, pick_output
 from keras_collab.kernels import Kernel
 from keras_collab.reader import Found, NetworkReader
 
@@ -28,7 +28,7 @@ class Seen:
 
     Attributes:
         taps: one array a tap, `(batch, positions..., channels)`, in the network's own precision.
-        head: the classifier's features, kernel, bias and logits in float32, or None.
+        head: the classifier's features, kernel, bias and logits in float32 (`HeadValues`), or None.
         kernels: the kernels that train at present; `kernel.read(group, first, count)` gives filters in float32.
         outputs: the network's own outputs.
         y: the labels as they were given to `fit`.
@@ -36,7 +36,7 @@ class Seen:
     """
 
     taps: tuple[Any, ...]
-    head: HeadValues | None
+    head: Any  # HeadValues
     kernels: tuple[Kernel, ...]
     outputs: Any
     y: Any
@@ -142,8 +142,8 @@ class Collaboration(keras.layers.Layer):
         schedule, number = _check_weight(self.name, value)
         if schedule is not None:
             raise TypeError(
-                f"The weight of '{self.name}' can only be set to a number: a schedule is compiled into the training step. "
-                f"Received: {value!r}. Give the schedule when the term is made, {type(self).__name__}(weight=...)."
+                f"The weight of '{self.name}' can only be set to a number: a schedule is compiled into the training "
+                f"step. Received: {value!r}. Give the schedule when the term is made, weight=..."
             )
         self._number = number
         if self.built:
@@ -177,14 +177,15 @@ class Collaboration(keras.layers.Layer):
 def _check_weight(name: str, weight: Any) -> tuple[Any, float]:
     """The weight as (schedule or None, number)."""
     if isinstance(weight, numbers.Real) and not isinstance(weight, bool):
-        if not (math.isfinite(weight) and weight >= 0):
+        number = float(weight)
+        if not (math.isfinite(number) and number >= 0):
             raise ValueError(f"The weight of '{name}' must be finite and >= 0. Received: {weight!r}.")
-        return None, float(weight)
+        return None, number
     if callable(weight):
         return weight, _FOLLOW_SCHEDULE
     raise TypeError(
-        f"The weight of '{name}' must be a number >= 0, or a schedule such as keras_collab.schedules.Ramp(1.0, steps=1000). "
-        f"Received: {weight!r} (of type {type(weight).__name__})."
+        f"The weight of '{name}' must be a number >= 0, or a schedule such as keras_collab.schedules.Ramp(1.0, "
+        f"steps=1000). Received: {weight!r} (of type {type(weight).__name__})."
     )
 
 

@@ -4,10 +4,10 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-import keras
 from rich.console import Console
 from rich.table import Table
 
+from keras_collab.collaboration import Collaboration
 from keras_collab.graph import Call, Graph
 from keras_collab.kernels import kernel_of
 from keras_collab.reader import Found
@@ -85,14 +85,15 @@ def describe(model: "CollabModel", graph: Graph, batch_size: int, *, verbose: bo
         parameters=model.network.count_params(),
         parameters_added=sum(math.prod(v.shape) for v in model.trainable_weights)
         - sum(math.prod(v.shape) for v in model.network.trainable_weights),
-        terms=tuple(_describe_term(term, term.found, batch_size, step) for term in model.collaborations.values()),
+        terms=tuple(_describe_term(term, batch_size, step) for term in model.collaborations.values()),
     )
     if verbose:
         Console().print(description)
     return description
 
 
-def _describe_term(term, found: Found, batch_size: int, step: float) -> TermDescription:
+def _describe_term(term: Collaboration, batch_size: int, step: float) -> TermDescription:
+    found = term.found or Found()
     operations = term.operations(found, batch_size)
     return TermDescription(
         name=term.name,

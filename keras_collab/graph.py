@@ -59,7 +59,7 @@ class Graph:
         self._shapes = self._known_shapes(network)
         self.producer = {id(output): call for call in self.calls for output in call.outputs}
 
-    def shape(self, tensor: keras.KerasTensor) -> tuple[int | None, ...]:
+    def shape(self, tensor: keras.KerasTensor) -> tuple[Any, ...]:
         """The shape of a tensor; sizes left open by the network are those for a nominal input."""
         return self._shapes[id(tensor)]
 
@@ -122,7 +122,7 @@ def _has_graph(operation: Any) -> bool:
     return isinstance(operation, Functional | keras.Sequential) and _is_keras_own(type(operation), "call")
 
 
-def _symbolic(model: keras.Model) -> tuple[Any, Any]:
+def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
     """The symbolic inputs and outputs of a model, in the structure the user gave them."""
     if isinstance(model, keras.Sequential):  # Keras 3.15: its `input` is that of a call of the whole, if any.
         return model.inputs[0], model.outputs[0]
@@ -131,7 +131,7 @@ def _symbolic(model: keras.Model) -> tuple[Any, Any]:
 
 def _flatten(network: keras.Model) -> tuple[Any, Any, dict[int, str]]:
     """The network's own symbolic inputs and outputs, or new ones that run through nested models."""
-    inputs, outputs = _symbolic(network)
+    inputs, outputs = symbolic_ends(network)
     if not any(_has_graph(layer) for layer in network.layers):
         return inputs, outputs, {}
     paths: dict[int, str] = {}
@@ -160,7 +160,7 @@ def _replay(model: keras.Model, inputs: Any, prefix: str, training: bool | None,
 
         return call
 
-    return keras.Model(*_symbolic(model))._run_through_graph(inputs, operation_fn)
+    return keras.Model(*symbolic_ends(model))._run_through_graph(inputs, operation_fn)
 
 
 def _same_input(tensor: keras.KerasTensor) -> keras.KerasTensor:

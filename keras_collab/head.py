@@ -89,7 +89,10 @@ class HeadValues:
 def find_heads(graph: Graph) -> list[Head | str]:
     """For each output of the network its head, or the reason why there is none."""
     names = _output_names(graph)
-    return [_find_head(graph, x, name, i) for i, (x, name) in enumerate(zip(tree.flatten(graph.outputs), names))]
+    return [
+        _find_head(graph, x, name, i)
+        for i, (x, name) in enumerate(zip(tree.flatten(graph.outputs), names, strict=True))
+    ]
 
 
 def read_head(head: Head, features: Any) -> HeadValues:

@@ -8,6 +8,7 @@ from keras import ops
 from keras_collab.checks import check_choice, check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.reader import Found, Layers, NetworkReader
+from keras_collab.sampling import cosines
 
 FORMS = ("relational", "cka", "nearest_neighbours")
 
@@ -35,12 +36,10 @@ def log_relations(features: Any, temperature: float) -> Any:
     Returns:
         `(batch, batch)`, about −1e9 on the diagonal.
     """
-    centred = centre(features)
-    squares = ops.sum(ops.square(centred), axis=-1, keepdims=True)
-    # A sample at the batch's mean has no direction; relative to the others' lengths it stays finite.
-    lengths = ops.sqrt(squares + 1e-6 * ops.stop_gradient(ops.mean(squares)) + 1e-30)
-    unit = centred / lengths
-    similarity = ops.matmul(unit, ops.transpose(unit)) / temperature
+    columns = ops.transpose(centre(features))
+    # A sample at the batch's mean has no direction; a floor relative to the others' lengths keeps it finite.
+    floor = 1e-6 * ops.stop_gradient(ops.sum(ops.square(columns))) / ops.cast(ops.shape(features)[0], "float32")
+    similarity = cosines(columns, columns, floor + 1e-30) / temperature
     return ops.log_softmax(similarity + _NEVER * ops.eye(ops.shape(features)[0], dtype="float32"), axis=-1)
 
 
@@ -95,8 +94,8 @@ class IntermediateConsistency(Collaboration):
     """Makes earlier stages take the same samples for each other that the deepest stage takes for each other.
 
     u_l = globally averaged tap l, centred over the batch and L2-normalised; P_l = row-softmax of u_l u_lᵀ / τ without
-    the diagonal; the loss is the mean over l and i of KL( sg P_deepest ‖ P_l ). No projection and no exit: layers of any
-    shape compare. The formula is this project's reading of Fang & Lin (2021, arXiv 2105.09590), whose equations are not
+    the diagonal; the loss is the mean over l and i of KL( sg P_deepest ‖ P_l ). No projection and no exit: layers of
+    any shape compare. The formula is this project's reading of Fang & Lin (2021, arXiv 2105.09590), whose equations are not
     public; relations between samples follow Similarity-Preserving distillation (Tung & Mori, 2019, arXiv 1907.09682).
     Forms:
 
@@ -151,10 +150,10 @@ class IntermediateConsistency(Collaboration):
         return ops.mean(ops.stack(values))
 
     def operations(self, found: Found, batch_size: int) -> float:
-        # One similarity matrix a tap, and two products for its gradient; pooling reads each tap, forward and backward.
-        grams = sum(6.0 * batch_size**2 * tap.channels for tap in found.taps)
+        # One similarity matrix a tap, and two products for its gradient, which the deepest, the target, does not have.
+        *shallow, deepest = [tap.channels for tap in found.taps]
         pooling = sum(2.0 * batch_size * tap.channels * tap.position_count for tap in found.taps)
-        return grams + pooling
+        return 6.0 * batch_size**2 * sum(shallow) + 2.0 * batch_size**2 * deepest + pooling
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,6 +1,5 @@
 """Collaboration of kernels: filters of a layer do not repeat each other."""
 
-import math
 from typing import Any
 
 import keras
@@ -10,26 +9,9 @@ from keras_collab.checks import check_choice, check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.kernels import Kernel
 from keras_collab.reader import Found, Layers, NetworkReader
-from keras_collab.sampling import Blocks, mean_over_pairs
+from keras_collab.sampling import Blocks, cosines, draw_index, mean_over_pairs
 
 FORMS = ("cosine", "angle")
-
-
-def cosines(rows: Any, columns: Any) -> Any:
-    """Cosine of every pair of filters; a filter of zeros is at right angles to all.
-
-    Args:
-        rows: `(size, filters)`.
-        columns: `(size, other filters)`.
-
-    Returns:
-        `(filters, other filters)` in [−1, 1].
-    """
-    return ops.matmul(ops.transpose(_unit(rows)), _unit(columns))
-
-
-def _unit(filters: Any) -> Any:
-    return filters * ops.rsqrt(ops.sum(ops.square(filters), axis=0, keepdims=True) + 1e-20)
 
 
 def squared_angles(cosine: Any) -> Any:
@@ -80,7 +62,7 @@ class KernelSimilarity(Collaboration):
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 10.
         layers: layers with kernels (names, a regular expression, a function of the layer), or `"auto"`: every
             convolution but the first and the depthwise ones. Defaults to `"auto"`.
-        max_filters: filters in a block, at most. Defaults to 32.
+        max_filters: filters in a block, at most. Defaults to 16.
         form: one of the above. Defaults to `"cosine"`.
         name: column in the history. Defaults to `"kernel_similarity"`.
         seed: integer seed of the draws, see `Collaboration`.
@@ -93,7 +75,7 @@ class KernelSimilarity(Collaboration):
         weight: Weight = 10.0,
         *,
         layers: Layers = "auto",
-        max_filters: int = 32,
+        max_filters: int = 8,
         form: str = "cosine",
         name: str | None = None,
         seed: int | None = None,
@@ -114,13 +96,10 @@ class KernelSimilarity(Collaboration):
 
     def _sampled(self, kernel: Kernel, draws: Any) -> Any:
         blocks = Blocks(kernel.filters, self.max_filters)
-        group = ops.minimum(ops.cast(ops.floor(draws[2] * kernel.groups), "int32"), kernel.groups - 1)
-        rows = columns = blocks.start(draws[0])
-        row_filters = column_filters = kernel.read(group, rows, blocks.length)
-        if blocks.count > 1:
-            columns = blocks.start(draws[1])
-            column_filters = kernel.read(group, columns, blocks.length)
-        value = mean_over_pairs(_pair_values(cosines(row_filters, column_filters), self.form), blocks, rows, columns)
+        filters = kernel.read(draw_index(draws[2], kernel.groups))
+        rows, columns = draw_index(draws[0], blocks.count), draw_index(draws[1], blocks.count)
+        cosine = cosines(blocks.select(filters, rows), blocks.select(filters, columns))
+        value = mean_over_pairs(_pair_values(cosine, self.form), blocks, rows, columns)
         return value - (welch_bound(kernel.filters, kernel.size) if self.form == "cosine" else 0.0)
 
     def operations(self, found: Found, batch_size: int) -> float:

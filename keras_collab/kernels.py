@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_collab.sampling import pick
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kernel:
@@ -42,15 +44,14 @@ class Kernel:
         """Whether training moves it; asked when a step is traced, so freezing before compile counts."""
         return any(variable.trainable for variable in self.layer.weights if variable.name == self.weight)
 
-    def read(self, group: Any, first: Any, count: int) -> Any:
-        """`count` filters of a group from filter `first` on, as float32 `(size, count)`; `group` and `first` may be drawn."""
+    def read(self, group: Any = 0) -> Any:
+        """The filters of one group, `(size, filters)`, in the weight's own precision; `group` may be drawn."""
         values = ops.convert_to_tensor(getattr(self.layer, self.weight))
         if self.filter_axis == -2:
             values = ops.swapaxes(values, -1, -2)
-        values = ops.reshape(values, (self.size, self.groups, self.filters))
-        if self.groups * self.filters > count:
-            values = ops.slice(values, [0, group, first], [self.size, 1, count])
-        return ops.cast(ops.reshape(values, (self.size, count)), "float32")
+        if self.groups == 1:
+            return ops.reshape(values, (self.size, self.filters))
+        return pick(ops.reshape(values, (self.size, self.groups, self.filters)), {1: group})
 
 
 @functools.singledispatch

@@ -77,8 +77,8 @@ class OutputConsistency(Collaboration):
     A part keeps some of the D features h that the head reads and predicts on its own, z_p = scale · (m_p ∘ h) W + b.
     The mean of the parts is z, the network's own prediction (exactly for a partition, on average for dropout): it is
     the ensemble of its parts, so that the several heads of Song & Chai (2018, arXiv 1805.11761) appear without a
-    weight being added. The formula is this project's reading of Fang & Lin (2021, arXiv 2105.09590), whose equations are not
-    public. Forms:
+    weight being added. The formula is this project's reading of Fang & Lin (2021, arXiv 2105.09590), whose equations
+    are not public. Forms:
 
     - `"dropout"`: independent dropout masks (Multi-Sample Dropout, Inoue, 2019, arXiv 1905.09788; SD-Dropout, Lee et
       al., 2022, arXiv 2208.05642), `T² · mean_p KL( sg softmax(z/T) ‖ softmax(z_p/T) )`.
@@ -121,8 +121,10 @@ class OutputConsistency(Collaboration):
         self.temperature = check_range(self, temperature=temperature, above=0)
         if label_share is None:
             label_share = 0.3 if form == "jensen_shannon" else 0.0
-        bounds = {"above": 0, "below": 1} if form == "jensen_shannon" else {"least": 0, "most": 1}
-        self.label_share = check_range(self, label_share=label_share, **bounds)
+        if form == "jensen_shannon":
+            self.label_share = check_range(self, label_share=label_share, above=0, below=1)
+        else:
+            self.label_share = check_range(self, label_share=label_share, least=0, most=1)
         self.head = head
 
     def find(self, network: NetworkReader) -> Found:
@@ -159,7 +161,10 @@ class OutputConsistency(Collaboration):
             order = ops.argsort(keras.random.uniform((size,), seed=self.seed_generator))
             member = ops.arange(self.parts)[:, None] == (order % self.parts)[None, :]
             return float(self.parts) * ops.cast(member, "float32")[:, None, :]
-        kept = keras.random.uniform((self.parts, batch, size), seed=self.seed_generator) >= self.rate
+        # A uniform float32 has 23 random bits: the upper 12 and the lower 11 make two masks for the price of one.
+        uniform = keras.random.uniform(((self.parts + 1) // 2, batch, size), seed=self.seed_generator)
+        lower = uniform * 4096 - ops.floor(uniform * 4096)
+        kept = ops.concatenate([uniform >= self.rate, lower >= self.rate])[: self.parts]
         return ops.cast(kept, "float32") / (1 - self.rate)
 
     def get_config(self) -> dict[str, Any]:

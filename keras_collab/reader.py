@@ -17,7 +17,10 @@ from keras_collab.stages import channels_first, stage_ends
 
 Layers = str | Sequence[str] | Callable[[keras.Layer], bool]
 
-_LAYERS_HELP = '`layers` takes a list of names, a regular expression, a function of the layer that says yes or no, or "auto"'
+_LAYERS_HELP = (
+    "`layers` takes a list of names, a regular expression, a function of the layer that says yes or no, "
+    'or "auto" for the default choice'
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ class Found:
     """What a collaboration reads of one network, settled when the network is wrapped."""
 
     taps: tuple[Tap, ...] = ()
-    head: Head | None = None
+    head: Any = None  # a Head
     kernels: tuple[Kernel, ...] = ()
 
     @property
@@ -82,8 +85,8 @@ class NetworkReader:
         if len(calls) < at_least:
             found = ", ".join(f"'{call.path}'" for call in calls) or "none"
             raise ValueError(
-                f"{at_least} layers are needed, {len(calls)} found in network '{self.graph.name}' for layers={layers!r}: "
-                f"{found}. Name more of them; {_LAYERS_HELP}."
+                f"{at_least} layers are needed, {len(calls)} found in network '{self.graph.name}' for "
+                f"layers={layers!r}: {found}. Name more of them; {_LAYERS_HELP}."
             )
         first = channels_first(self.graph, self.graph.calls)
         return tuple(Tap(c.path, c.output, self.graph.shape(c.output), first[id(c.output)]) for c in calls)
@@ -98,7 +101,7 @@ class NetworkReader:
         owners = {id(c.operation): c for c in reversed(self.graph.calls) if kernel_of(c.operation, c.path)}
         calls = [call for call in self.graph.calls if owners.get(id(call.operation)) is call]
         if layers == "auto":
-            kernels = self._auto_kernels([kernel_of(call.operation, call.path) for call in calls])
+            kernels: list[Any] = self._auto_kernels([kernel_of(call.operation, call.path) for call in calls])
         else:
             kernels = [kernel_of(c.operation, c.path) for c in self._select(calls, layers, "a layer with a kernel")]
         comparable = [kernel for kernel in kernels if kernel.filters > 1]
@@ -181,7 +184,8 @@ class NetworkReader:
                 raise ValueError(self._no_layer(calls, name, kind))
             if len(paths) > 1:
                 raise ValueError(
-                    f"several layers are named {name!r} in network '{self.graph.name}'; give one path of {sorted(paths)}."
+                    f"several layers are named {name!r} in network '{self.graph.name}'; give one path of "
+                    f"{sorted(paths)}."
                 )
         return [call for call in calls if call.name in layers or call.path in layers]
 

@@ -9,38 +9,34 @@ from keras import ops
 from keras_collab.checks import check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.reader import Found, Layers, NetworkReader, Tap
-from keras_collab.sampling import Blocks, mean_over_pairs
-
-
-def standardised(columns: Any) -> Any:
-    """Columns centred and scaled so that products of two columns are their correlation; dead columns become 0.
-
-    Args:
-        columns: `(positions, channels)`, any float dtype.
-
-    Returns:
-        `(positions, channels)`, float32, each column of length 1.
-    """
-    columns = ops.cast(columns, "float32")
-    mean = ops.mean(columns, axis=0, keepdims=True)
-    centred = columns - mean
-    variance = ops.mean(ops.square(centred), axis=0, keepdims=True)
-    # Relative to the other channels and to the mean's own rounding error: what varies less than that is dead.
-    floor = ops.stop_gradient(1e-6 * ops.mean(variance) + 1e-10 * ops.square(mean))
-    return centred * ops.rsqrt((variance + floor + 1e-30) * ops.cast(ops.shape(columns)[0], "float32"))
+from keras_collab.sampling import Blocks, cosines, draw_index, mean_over_pairs, pick
 
 
 def squared_correlations(rows: Any, columns: Any) -> Any:
-    """R² of every pair of channels.
+    """R² of every pair of channels, 0 for dead channels.
 
     Args:
-        rows: `(positions, channels)`.
+        rows: `(positions, channels)`, any float dtype.
         columns: `(positions, other channels)`.
 
     Returns:
-        `(channels, other channels)` in [0, 1].
+        `(channels, other channels)` in [0, 1], float32.
     """
-    return ops.square(ops.matmul(ops.transpose(standardised(rows)), standardised(columns)))
+    (rows, row_floor), (columns, column_floor) = _centred(rows), _centred(columns)
+    return ops.square(cosines(rows, columns, (row_floor + column_floor) / 2))
+
+
+def _centred(columns: Any) -> tuple[Any, Any]:
+    """Columns less their means, and the squared length below which one counts as dead.
+
+    The means are constants to the gradient, which is exact all the same: a product of centred columns has no gradient
+    towards their means. What is constant but for the rounding of its mean is dead too.
+    """
+    columns = ops.cast(columns, "float32")
+    means = ops.stop_gradient(ops.mean(columns, axis=0, keepdims=True))
+    centred = columns - means
+    squared_length = ops.mean(ops.sum(ops.square(centred), axis=0)) + 1e-6 * ops.sum(ops.square(means))
+    return centred, ops.stop_gradient(1e-6 * squared_length + 1e-30)
 
 
 def representation_similarity(tap: Any) -> Any:
@@ -71,9 +67,9 @@ class RepresentationSimilarity(Collaboration):
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 1.
         layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
             stage. Defaults to `"auto"`.
-        max_positions: positions of a sample that a step looks at, at most. Defaults to 16.
+        max_positions: positions of a sample that a step looks at, at most. Defaults to 4.
         max_channels: channels in a block, at most; tap by tap the whole Gram matrix is formed when it is not larger.
-            Defaults to 64.
+            Defaults to 32.
         name: column in the history. Defaults to `"representation_similarity"`.
         seed: integer seed of the draws, see `Collaboration`.
 
@@ -85,8 +81,8 @@ class RepresentationSimilarity(Collaboration):
         weight: Weight = 1.0,
         *,
         layers: Layers = "auto",
-        max_positions: int = 16,
-        max_channels: int = 64,
+        max_positions: int = 4,
+        max_channels: int = 32,
         name: str | None = None,
         seed: int | None = None,
     ):
@@ -108,30 +104,18 @@ class RepresentationSimilarity(Collaboration):
 
     def _sampled(self, tap: Any, draws: Any) -> Any:
         blocks = Blocks(tap.shape[-1], self.max_channels)
-        rows = columns = blocks.start(draws[0])
-        row_values = column_values = self._slice(tap, blocks, rows, draws[2:])
-        if blocks.count > 1:
-            columns = blocks.start(draws[1])
-            column_values = self._slice(tap, blocks, columns, draws[2:])
-        return mean_over_pairs(squared_correlations(row_values, column_values), blocks, rows, columns)
-
-    def _slice(self, tap: Any, blocks: Blocks, start: Any, draws: Any) -> Any:
-        """A block of channels on a grid of positions, as `(positions, channels)`."""
-        grids = position_grid(tap.shape[1:-1], self.max_positions)
-        starts, sizes, strides = [0], [ops.shape(tap)[0]], [slice(None)]
-        for axis, (count, stride, room) in enumerate(grids):
-            starts.append(ops.minimum(ops.cast(ops.floor(draws[axis] * (room + 1)), "int32"), room))
-            sizes.append((count - 1) * stride + 1)
-            strides.append(slice(None, None, stride))
-        window = ops.slice(tap, [*starts, start], [*sizes, blocks.length])
-        return ops.reshape(window[tuple(strides)], (-1, blocks.length))
+        positions = sample_positions(tap, self.max_positions, draws[2:])
+        rows, columns = draw_index(draws[0], blocks.count), draw_index(draws[1], blocks.count)
+        return mean_over_pairs(
+            squared_correlations(*blocks.select_pair(positions, rows, columns)), blocks, rows, columns
+        )
 
     def operations(self, found: Found, batch_size: int) -> float:
         return sum(self._operations(tap, batch_size) for tap in found.taps)
 
     def _operations(self, tap: Tap, batch_size: int) -> float:
         blocks = Blocks(tap.channels, self.max_channels)
-        positions = batch_size * math.prod(count for count, _, _ in position_grid(tap.positions, self.max_positions))
+        positions = batch_size * math.prod(count for count, _ in position_grid(tap.positions, self.max_positions))
         # The Gram matrix and two products for its gradient; standardising takes about 20 operations a value.
         return positions * blocks.length * (6.0 * blocks.length + 20.0 * min(blocks.count, 2))
 
@@ -144,17 +128,31 @@ class RepresentationSimilarity(Collaboration):
         }
 
 
-def position_grid(sizes: tuple[int, ...], max_positions: int) -> list[tuple[int, int, int]]:
-    """For each axis of positions how many are taken, how far apart, and the largest offset of the first.
+def position_grid(sizes: tuple[int, ...], max_positions: int) -> list[tuple[int, int]]:
+    """For each axis of positions how many are taken, and how far apart.
 
     Args:
         sizes: lengths of the axes.
         max_positions: positions to take in all, at most.
     """
     a_side = max(1, math.floor(max_positions ** (1 / max(1, len(sizes))) + 1e-9))
-    grids = []
-    for size in sizes:
-        count = min(size, a_side)
-        stride = size // count
-        grids.append((count, stride, size - (count - 1) * stride - 1))
-    return grids
+    strides = [math.ceil(size / a_side) for size in sizes]
+    return [(size // stride, stride) for size, stride in zip(sizes, strides, strict=True)]
+
+
+def sample_positions(tap: Any, max_positions: int, draws: Any) -> Any:
+    """A regular grid of positions with a random offset, `(positions of all samples, channels)`.
+
+    Where the distance between positions does not divide an axis, the last few are left out.
+
+    Args:
+        tap: `(batch, positions..., channels)`.
+        max_positions: positions of a sample, at most.
+        draws: a uniform number in [0, 1) for each axis of positions.
+    """
+    grid = position_grid(tap.shape[1:-1], max_positions)
+    if any(stride > 1 for _, stride in grid):
+        tap = tap[(slice(None), *(slice(count * stride) for count, stride in grid))]
+        tap = ops.reshape(tap, (ops.shape(tap)[0], *(side for pair in grid for side in pair), tap.shape[-1]))
+        tap = pick(tap, {2 + 2 * axis: draw_index(draws[axis], stride) for axis, (_, stride) in enumerate(grid)})
+    return ops.reshape(tap, (-1, tap.shape[-1]))
