@@ -4,13 +4,14 @@ Backbones nested as layers are flattened: their own layers are called again on n
 that a tap inside a backbone is connected to the network's input. No variable is made or copied.
 """
 
+import contextlib
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
-from keras import tree
+from keras import ops, tree
 from keras.src.models.functional import Functional
 
 # Stands for a size that the network leaves open (None) when stages are told apart by their sizes.
@@ -54,6 +55,7 @@ class Graph:
 
     def __init__(self, network: keras.Model):
         self.name = network.name
+        self.output_names = _output_names(symbolic_ends(network)[1])
         self.inputs, self.outputs, paths = _flatten(network)
         self.calls = _topological_calls(self.inputs, self.outputs, paths)
         self._shapes = self._known_shapes(network)
@@ -75,7 +77,8 @@ class Graph:
 
     def tapped(self, taps: Sequence[keras.KerasTensor]) -> keras.Model:
         """The same layers as a model that also returns `taps`: `{"outputs": ..., "taps": [...]}`."""
-        return keras.Model(self.inputs, {"outputs": self.outputs, "taps": list(taps)})
+        with _numbered({call.operation: None for call in self.calls}):
+            return keras.Model(self.inputs, {"outputs": self.outputs, "taps": list(taps)})
 
     def _known_shapes(self, network: keras.Model) -> dict[int, tuple[int | None, ...]]:
         tensors = _all_tensors(self.inputs, self.calls)
@@ -129,6 +132,27 @@ def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
     return model.input, model.output
 
 
+def _output_names(outputs: Any) -> list[str]:
+    """The names by which Keras knows the outputs: their keys in a dict, else the layers that they come from."""
+    return [
+        path[-1] if path and isinstance(path[-1], str) else output._keras_history.operation.name
+        for path, output in tree.flatten_with_path(outputs)
+    ]
+
+
+@contextlib.contextmanager
+def _numbered(operations: Iterable[Any]) -> Iterator[None]:
+    """Numbers the operations' names for a while: Keras wants them unique, layers of two backbones may share one."""
+    names = [(operation, operation.name) for operation in operations]
+    try:
+        for number, (operation, name) in enumerate(names):
+            operation.name = f"{number}_{name}"
+        yield
+    finally:
+        for operation, name in names:
+            operation.name = name
+
+
 def _flatten(network: keras.Model) -> tuple[Any, Any, dict[int, str]]:
     """The network's own symbolic inputs and outputs, or new ones that run through nested models."""
     inputs, outputs = symbolic_ends(network)
@@ -142,7 +166,8 @@ def _flatten(network: keras.Model) -> tuple[Any, Any, dict[int, str]]:
 def _replay(model: keras.Model, inputs: Any, prefix: str, training: bool | None, paths: dict[int, str]) -> Any:
     """Calls the layers of `model` on new symbolic `inputs`, going into nested models.
 
-    `backbone(x, training=False)`, the usual way to freeze BatchNormalization, holds for every layer inside.
+    What `backbone(x, training=False)` says holds for every layer inside, as far as Keras heeds it: in 3.15 `fit`
+    overrides it (keras issue 20285), so that only `trainable = False` freezes BatchNormalization.
     """
 
     def operation_fn(operation):
@@ -151,7 +176,8 @@ def _replay(model: keras.Model, inputs: Any, prefix: str, training: bool | None,
             stated = training if stated is None else stated
             path = prefix + operation.name
             if _has_graph(operation):
-                return _replay(operation, args, path + "/", stated, paths)
+                entering = _entering(operation, args[0] if args else kwargs["inputs"], path + "/", paths)
+                return _replay(operation, entering, path + "/", stated, paths)
             if stated is not None and "training" in inspect.signature(operation.call).parameters:
                 kwargs["training"] = stated
             outputs = operation(*args, **kwargs)
@@ -163,13 +189,31 @@ def _replay(model: keras.Model, inputs: Any, prefix: str, training: bool | None,
     return keras.Model(*symbolic_ends(model))._run_through_graph(inputs, operation_fn)
 
 
+def _entering(model: keras.Model, inputs: Any, prefix: str, paths: dict[int, str]) -> list[Any]:
+    """What a nested model is called on as its layers see it: in the order and of the dtype of its own inputs."""
+    structure = symbolic_ends(model)[0]
+    expected = tree.flatten(structure)
+    by_name = isinstance(inputs, dict) and not isinstance(structure, dict)
+    entering = [inputs[x.name] for x in expected] if by_name else tree.flatten(inputs)
+    for index, (x, own) in enumerate(zip(entering, expected, strict=True)):
+        if x is not None and x.dtype != own.dtype:  # None is an optional input.
+            entering[index] = ops.cast(x, own.dtype)
+            paths[id(entering[index])] = prefix + own.name
+    return entering
+
+
 def _same_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+    return _input_of_shape(tensor, tensor.shape)
 
 
 def _nominal_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    sizes = [NOMINAL_SIZE if size is None else size for size in tensor.shape[1:]]
-    return keras.Input(shape=sizes, dtype=tensor.dtype, name=tensor.name)
+    batch, *sizes = tensor.shape
+    return _input_of_shape(tensor, (batch, *(NOMINAL_SIZE if size is None else size for size in sizes)))
+
+
+def _input_of_shape(tensor: keras.KerasTensor, shape: tuple[int | None, ...]) -> keras.KerasTensor:
+    config = {**tensor._keras_history.operation.get_config(), "batch_shape": shape}
+    return keras.layers.InputLayer.from_config(config).output
 
 
 def _topological_calls(inputs: Any, outputs: Any, paths: dict[int, str]) -> list[Call]:

@@ -88,11 +88,8 @@ class HeadValues:
 
 def find_heads(graph: Graph) -> list[Head | str]:
     """For each output of the network its head, or the reason why there is none."""
-    names = _output_names(graph)
-    return [
-        _find_head(graph, x, name, i)
-        for i, (x, name) in enumerate(zip(tree.flatten(graph.outputs), names, strict=True))
-    ]
+    outputs = zip(tree.flatten(graph.outputs), graph.output_names, strict=True)
+    return [_find_head(graph, output, name, index) for index, (output, name) in enumerate(outputs)]
 
 
 def read_head(head: Head, features: Any) -> HeadValues:
@@ -132,12 +129,6 @@ def pick_output(structure: Any, head: Head) -> Any:
     return leaves[head.index] if len(leaves) > 1 else leaves[0]
 
 
-def _output_names(graph: Graph) -> list[str]:
-    if isinstance(graph.outputs, dict):
-        return list(tree.flatten({key: key for key in graph.outputs}))
-    return [graph.producer[id(x)].name if id(x) in graph.producer else x.name for x in tree.flatten(graph.outputs)]
-
-
 def _find_head(graph: Graph, output: keras.KerasTensor, name: str, index: int) -> Head | str:
     activation = "linear"
     call = graph.producer.get(id(output))
@@ -149,7 +140,10 @@ def _find_head(graph: Graph, output: keras.KerasTensor, name: str, index: int) -
         call = graph.producer.get(id(call.inputs[0]))
     if call is None:
         return f"output '{name}' comes from an input, with no layer that classifies"
-    return _head_at(graph, call, activation, name, index)
+    head = _head_at(graph, call, activation, name, index)
+    if isinstance(head, Head) and graph.shape(output)[-1] != head.classes:
+        return f"the {head.classes} outputs of layer '{head.path}' are given another shape, {graph.shape(output)}"
+    return head
 
 
 def _head_at(graph: Graph, call: Call, activation: str, name: str, index: int) -> Head | str:
@@ -159,11 +153,17 @@ def _head_at(graph: Graph, call: Call, activation: str, name: str, index: int) -
     size, classes = (kernel.size, kernel.filters) if kernel else (0, 0)
     if kernel is None or kernel.groups > 1 or kernel.weight != "kernel" or math.prod(shape[1:]) != size:
         return f"layer '{call.path}' ({type(layer).__name__}) reads features of shape {shape}, one vector is expected"
-    own = keras.activations.serialize(layer.activation)
+    own = _name_of(layer.activation)
     activation = own if own != "linear" else activation
     if activation not in ("softmax", "sigmoid", "linear"):
         return f"layer '{call.path}' ends in activation '{activation}', not in softmax, sigmoid or logits"
     return Head(call.path, layer, activation, call.inputs[0], size, classes, name, index)
+
+
+def _name_of(activation: Any) -> str:
+    """One of Keras' activations by its name; of another function or layer something to tell it by."""
+    name = getattr(activation, "__name__", "")
+    return name if getattr(keras.activations, name, None) is activation else repr(activation)
 
 
 @functools.singledispatch
@@ -182,7 +182,7 @@ def _moves(layer):
 
 @_passes_through.register(keras.layers.Activation)
 def _activates(layer):
-    return keras.activations.serialize(layer.activation)
+    return _name_of(layer.activation)
 
 
 @_passes_through.register(keras.layers.Softmax)

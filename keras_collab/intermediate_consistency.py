@@ -39,7 +39,7 @@ def log_relations(features: Any, temperature: float) -> Any:
     columns = ops.transpose(centre(features))
     # A sample at the batch's mean has no direction; a floor relative to the others' lengths keeps it finite.
     floor = 1e-6 * ops.stop_gradient(ops.sum(ops.square(columns))) / ops.cast(ops.shape(features)[0], "float32")
-    similarity = cosines(columns, columns, floor + 1e-30) / temperature
+    similarity = cosines(columns, columns, floor + 1e-20) / temperature
     return ops.log_softmax(similarity + _NEVER * ops.eye(ops.shape(features)[0], dtype="float32"), axis=-1)
 
 
@@ -95,9 +95,9 @@ class IntermediateConsistency(Collaboration):
 
     u_l = globally averaged tap l, centred over the batch and L2-normalised; P_l = row-softmax of u_l u_lᵀ / τ without
     the diagonal; the loss is the mean over l and i of KL( sg P_deepest ‖ P_l ). No projection and no exit: layers of
-    any shape compare. The formula is this project's reading of Fang & Lin (2021, arXiv 2105.09590), whose equations are not
-    public; relations between samples follow Similarity-Preserving distillation (Tung & Mori, 2019, arXiv 1907.09682).
-    Forms:
+    any shape compare. The formula is this project's reading of Fang & Lin (2021, arXiv 2105.09590), whose equations
+    are not public; relations between samples follow Similarity-Preserving distillation (Tung & Mori, 2019, arXiv
+    1907.09682). Forms:
 
     - `"relational"`: as above.
     - `"cka"`: mean over l of 1 − linear CKA( tap l, sg deepest ) (Kornblith et al., 2019, arXiv 1905.00414).

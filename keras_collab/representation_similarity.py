@@ -36,7 +36,7 @@ def _centred(columns: Any) -> tuple[Any, Any]:
     means = ops.stop_gradient(ops.mean(columns, axis=0, keepdims=True))
     centred = columns - means
     squared_length = ops.mean(ops.sum(ops.square(centred), axis=0)) + 1e-6 * ops.sum(ops.square(means))
-    return centred, ops.stop_gradient(1e-6 * squared_length + 1e-30)
+    return centred, ops.stop_gradient(1e-6 * squared_length + 1e-20)
 
 
 def representation_similarity(tap: Any) -> Any:

@@ -98,7 +98,8 @@ def cosines(rows: Any, columns: Any, floor: Any = 1e-20) -> Any:
     Args:
         rows: `(size, count)`.
         columns: `(size, other count)`.
-        floor: squared length that is added to every column's own.
+        floor: squared length that is added to every column's own, at least 1e-20: the gradient of a column of zeros
+            must not overflow.
 
     Returns:
         `(count, other count)` in [−1, 1], float32.

@@ -45,16 +45,18 @@ _ENDS_FEATURE_MAPS = (
 def stage_ends(graph: Graph, output: keras.KerasTensor) -> list[Call]:
     """The calls whose outputs end a stage on the way to `output`, the deepest last."""
     calls = graph.ancestors(output)
-    crossed = _crossed_by_all_paths(calls)
+    first = channels_first(graph, graph.calls)
+    crossed = _crossed_by_all_paths(calls, output)
     maps = _feature_maps(graph, calls, crossed)
-    merges = [call for call in maps if _merges(graph, call)]
+    merges = [call for call in maps if _merges(graph, call, first)]
     blocks = _closed_by_merge(merges, maps, crossed) if merges else [call for call in maps if _works(call)]
     final = [call for call in maps if call in crossed and (_works(call) or call in blocks)][-1:]
-    first = channels_first(graph, graph.calls)
     ends = []
     for stage in _stages(graph, [*blocks, *final], first):
         ends.append(([call for call in stage if call in crossed] or _widest(graph, stage, first))[-1])
-    return ends if len(ends) > 1 else _evenly(_block_ends(_before_last_kernel(calls), crossed))
+    if len(ends) > 1:
+        return [call for call in calls if call in ends]  # A decoder's stages come from coarse to fine.
+    return _evenly(_block_ends(_before_last_kernel(calls), crossed))
 
 
 def channels_first(graph: Graph, calls: Iterable[Call]) -> dict[int, bool]:
@@ -68,12 +70,14 @@ def channels_first(graph: Graph, calls: Iterable[Call]) -> dict[int, bool]:
     return first
 
 
-def _crossed_by_all_paths(calls: Sequence[Call]) -> set[Call]:
+def _crossed_by_all_paths(calls: Sequence[Call], output: keras.KerasTensor) -> set[Call]:
     """The calls after which a single tensor is alive, so that every path passes through it.
 
     Only what depends on the deepest input counts: a second input that joins late does not hide the first one's stages.
+    The output itself counts if it is features, not what a last layer with a kernel makes of them.
     """
-    uses: dict[int, int] = {}
+    ends_in_features = all(kernel_of(call.operation, call.path) is None for call in calls[-1:])
+    uses: dict[int, int] = {id(output): 1} if ends_in_features else {}
     for call in calls:
         for x in call.inputs:
             uses[id(x)] = uses.get(id(x), 0) + 1
@@ -116,9 +120,13 @@ def _works(call: Call) -> bool:
     return kernel_of(call.operation, call.path) is not None or isinstance(call.operation, _REFINING)
 
 
-def _merges(graph: Graph, call: Call) -> bool:
+def _positions(graph: Graph, tensor: keras.KerasTensor, first: dict[int, bool]) -> tuple[int, ...]:
+    return graph.shape(tensor)[2:] if first.get(id(tensor), False) else graph.shape(tensor)[1:-1]
+
+
+def _merges(graph: Graph, call: Call, first: dict[int, bool]) -> bool:
     """Whether branches of one resolution come together; a product gates and does not count."""
-    sizes = {graph.shape(x)[1:-1] for x in call.inputs}
+    sizes = {_positions(graph, x, first) for x in call.inputs}
     return len({id(x) for x in call.inputs}) > 1 and len(sizes) == 1 and type(call.operation).__name__ != "Multiply"
 
 
@@ -148,8 +156,7 @@ def _stages(graph: Graph, blocks: Sequence[Call], first: dict[int, bool]) -> lis
     """The block ends, grouped by resolution from fine to coarse, each group in the order of the network."""
 
     def resolution(call):
-        shape = graph.shape(call.output)
-        return max(shape[2:] if first[id(call.output)] else shape[1:-1])
+        return max(_positions(graph, call.output, first))
 
     stages: list[list[Call]] = []
     smallest = float("inf")

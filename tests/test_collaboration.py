@@ -1,0 +1,103 @@
+"""The base class as a user meets it: a fifth term, the public names, describe."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_data, small_network
+from keras import ops
+
+import keras_collab
+
+
+# The README shows these lines.
+@keras.saving.register_keras_serializable("my_project")
+class ConfidencePenalty(keras_collab.Collaboration):
+    """Punishes predictions of low entropy (Pereyra et al., 2017, arXiv 1701.06548)."""
+
+    def find(self, network):
+        return keras_collab.Found(head=network.head())
+
+    def call(self, seen):
+        log_probabilities = ops.log_softmax(seen.head.logits)
+        return seen.mean_over_samples(ops.sum(ops.exp(log_probabilities) * log_probabilities, axis=-1))
+
+
+def test_a_fifth_term(tmp_path):
+    network = small_network()
+    model = keras_collab.wrap(network, [ConfidencePenalty(0.1), keras_collab.KernelSimilarity()])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", run_eagerly=True)
+    x, y = small_data()
+    logs = model.train_on_batch(x, y, return_dict=True)
+    probabilities = ops.convert_to_numpy(network(x, training=True))
+    assert logs["confidence_penalty"] == pytest.approx(
+        np.mean(np.sum(probabilities * np.log(probabilities), axis=-1)), rel=1e-4
+    )
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    assert restored.collaborations["confidence_penalty"].weight == pytest.approx(0.1)
+    (first, _) = model.describe(verbose=False).terms
+    assert np.isnan(first.share)  # It does not say what it costs.
+
+
+def test_a_term_that_reads_outputs_and_labels_only():
+    class Distance(keras_collab.Collaboration):
+        def call(self, seen):
+            labels = ops.cast(ops.reshape(seen.y, (-1, 1)), "float32")
+            return ops.mean(ops.square(seen.outputs - labels))
+
+    network = small_network()
+    model = keras_collab.wrap(network, [Distance()])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", run_eagerly=True)
+    x, y = small_data()
+    expected = np.mean((ops.convert_to_numpy(network(x, training=True)) - y[:, None]) ** 2)
+    assert model.train_on_batch(x, y, return_dict=True)["distance"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_call_must_be_written():
+    with pytest.raises(NotImplementedError, match="Collaboration must implement call"):
+        keras_collab.Collaboration().call(None)
+
+
+def test_configs_make_the_same_term(make_term):
+    term = make_term(weight=0.7, name="mine")
+    again = type(term).from_config(term.get_config())
+    assert again.get_config() == term.get_config()
+    assert (again.weight, again.name, again.seed) == (0.7, "mine", term.seed)
+
+
+def test_public_names():
+    assert sorted(keras_collab.__all__) == [
+        "CollabModel",
+        "Collaboration",
+        "Found",
+        "IntermediateConsistency",
+        "KernelSimilarity",
+        "NetworkReader",
+        "OutputConsistency",
+        "RepresentationSimilarity",
+        "Seen",
+        "schedules",
+        "wrap",
+    ]
+
+
+def test_describe(capsys):
+    network = small_network()
+    model = keras_collab.wrap(network)
+    description = model.describe(batch_size=16)
+    printed = capsys.readouterr().out
+    for text in ("output_consistency", "relu1 4×4×8", "head head", "2 kernels, conv1 to", "0 added"):
+        assert text in printed
+    # Two operations a weight and position, three times over for forward and backward.
+    weights = 64 * 3 * 9 * 6 + 16 * 6 * 9 * 8 + 4 * 8 * 9 * 10 + 10 * 3
+    assert description.operations == 3 * 2 * 16 * weights
+    assert description.parameters == network.count_params()
+    assert description.parameters_added == 0
+    output, intermediate, representation, kernel = description.terms
+    assert output.head == "head"
+    assert output.operations == 2 * 16 * 10 * 3 * (1 + 3 * 2)
+    assert intermediate.taps == {"relu0": (None, 8, 8, 6), "relu1": (None, 4, 4, 8), "relu2": (None, 2, 2, 10)}
+    assert representation.taps == intermediate.taps
+    assert kernel.kernels == ["conv1", "conv2"]
+    assert kernel.weight == 10.0
+    assert 0 < kernel.share == kernel.operations / description.operations

@@ -1,0 +1,337 @@
+"""The contract: what training with collaborations leaves as it is, and what it adds. On every backend."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_data, small_network, twin, zero_weights
+from keras import layers, ops
+
+import keras_collab
+
+BACKEND = keras.backend.backend()
+
+# With weight 0 training is the plain network's bit for bit on TensorFlow's graph and on torch; XLA reorders sums.
+SAME = {"rtol": 1e-4, "atol": 2e-6}
+
+
+def compile_model(model, loss="sparse_categorical_crossentropy", **kwargs):
+    kwargs.setdefault("metrics", ["accuracy"])
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, **kwargs)
+    return model
+
+
+def assert_same_weights(first, second):
+    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, **SAME)
+
+
+def train_both(network, data, compile_kwargs=None, **fit_kwargs):
+    """Trains a network plainly, and its twin wrapped with all weights 0; returns both and their histories."""
+    plain, wrapped = network, keras_collab.wrap(twin(network), zero_weights())
+    histories = []
+    for model in (plain, wrapped):
+        compile_model(model, **(compile_kwargs or {}))
+        histories.append(model.fit(*data, batch_size=8, epochs=2, shuffle=False, verbose=0, **fit_kwargs).history)
+    return plain, wrapped, *histories
+
+
+def assert_same_training(plain, wrapped, plain_history, wrapped_history):
+    assert_same_weights(plain, wrapped.network)
+    for one, other in zip(plain.optimizer.variables, wrapped.optimizer.variables, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(one), ops.convert_to_numpy(other), **SAME)
+    for column, values in plain_history.items():
+        np.testing.assert_allclose(values, wrapped_history[column], rtol=1e-4, err_msg=column)
+
+
+# 1. All weights 0: the same training as the plain network.
+
+
+def test_weight_0_trains_as_the_plain_network():
+    assert_same_training(*train_both(small_network(dropout=0.3, regularizer="l2"), small_data()))
+
+
+def test_each_term_with_weight_0_trains_as_the_plain_network(make_term):
+    x, y = small_data()
+    plain = compile_model(small_network(), run_eagerly=True)
+    wrapped = compile_model(keras_collab.wrap(twin(plain), [make_term(weight=0.0)]), run_eagerly=True)
+    for model in (plain, wrapped):
+        model.train_on_batch(x, y)
+    assert_same_weights(plain, wrapped.network)
+
+
+# 2. One forward pass a step, no parameters.
+
+
+@keras.saving.register_keras_serializable("keras_collab_tests")
+class Counting(layers.Layer):
+    """Counts how often it is called with real data."""
+
+    calls = 0
+
+    def call(self, x):
+        Counting.calls += not isinstance(x, keras.KerasTensor)
+        return x
+
+
+def test_one_forward_pass_a_step_and_no_parameters():
+    inputs = keras.Input((8, 8, 3))
+    x = Counting(name="counting")(layers.Conv2D(4, 3)(inputs))
+    x = layers.Conv2D(4, 3, strides=2)(x)
+    network = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    model = keras_collab.wrap(network)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    compile_model(model, loss, run_eagerly=True)
+    x, y = small_data()
+    model.train_on_batch(x, y)
+    Counting.calls = 0
+    for _ in range(3):
+        model.train_on_batch(x, y)
+    assert Counting.calls == 3
+    assert [tuple(w.shape) for w in model.trainable_weights] == [tuple(w.shape) for w in network.trainable_weights]
+    added = [w for w in model.weights if not any(w is other for other in network.weights)]
+    assert model.count_params() - network.count_params() == len(added) == 5
+    assert all(w.shape == () and not w.trainable for w in added)
+
+
+# 3. evaluate and predict are the network's own.
+
+
+def test_evaluate_and_predict_are_the_networks_own():
+    x, y = small_data()
+    network = compile_model(small_network())
+    model = compile_model(keras_collab.wrap(network))
+    model.fit(x, y, batch_size=8, verbose=0)
+    before = network.get_weights() + [ops.convert_to_numpy(w) for w in model.weights]
+    first = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert first == model.evaluate(x, y, verbose=0, return_dict=True)
+    assert list(first) == ["accuracy", "loss"] or list(first) == ["loss", "accuracy"]
+    expected = network.evaluate(x, y, verbose=0, return_dict=True)
+    assert first == pytest.approx(expected, rel=1e-5)
+    assert model.test_on_batch(x, y, return_dict=True) == pytest.approx(expected, rel=1e-4)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), network.predict(x, verbose=0))
+    after = network.get_weights() + [ops.convert_to_numpy(w) for w in model.weights]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_validation_has_the_tasks_columns_only():
+    x, y = small_data()
+    model = compile_model(keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity()]), run_eagerly=True)
+    history = model.fit(x, y, epochs=2, validation_split=0.3, verbose=0).history
+    assert {c for c in history if c.startswith("val_")} == {"val_loss", "val_accuracy"}
+    assert set(history) == {"loss", "accuracy", "task_loss", "kernel_similarity", "val_loss", "val_accuracy"}
+
+
+# 4. What Keras weighs and adds keeps its meaning.
+
+
+def test_sample_weight_and_class_weight():
+    x, y = small_data()
+    weight = np.linspace(0, 2, len(x)).astype("float32")
+    assert_same_training(
+        *train_both(small_network(), (x, y), sample_weight=weight, compile_kwargs={"weighted_metrics": ["accuracy"]})
+    )
+    assert_same_training(*train_both(small_network(), (x, y), class_weight={0: 1.0, 1: 3.0, 2: 0.5}))
+
+
+class ActivationPenalty(layers.Layer):
+    def call(self, x):
+        self.add_loss(0.01 * ops.mean(ops.square(x)))
+        return x
+
+
+def two_headed(outputs_as):
+    image, extra = keras.Input((8, 8, 3), name="image"), keras.Input((4,), name="extra")
+    x = layers.Conv2D(4, 3, activation="relu", activity_regularizer="l2", kernel_regularizer="l2")(image)
+    x = layers.Conv2D(6, 3, strides=2, activation="relu")(x)
+    x = ActivationPenalty()(layers.GlobalAveragePooling2D()(x))
+    x = layers.Concatenate()([x, extra])
+    kind, size = layers.Dense(3, activation="softmax", name="kind")(x), layers.Dense(1, name="size")(x)
+    outputs = {"kind": kind, "size": size} if outputs_as is dict else [kind, size]
+    return keras.Model({"image": image, "extra": extra}, outputs)
+
+
+@pytest.mark.parametrize("outputs_as", [dict, list])
+def test_several_outputs_loss_weights_dict_inputs_add_loss_and_regularizers(outputs_as):
+    x, y = small_data()
+    inputs = {"image": x, "extra": x[:, 0, :2, :2].reshape(len(x), 4)}
+    losses, labels = ["sparse_categorical_crossentropy", "mse"], [y, y.astype("float32")[:, None]]
+    names = ["kind", "size"]
+    as_given = (lambda values: dict(zip(names, values, strict=True))) if outputs_as is dict else list
+    sample_weight = as_given([np.linspace(0, 2, len(x)).astype("float32"), np.ones(len(x), "float32")])
+    network = two_headed(outputs_as)
+    terms = [term for term in zero_weights() if term.name != "output_consistency"]
+    terms.append(keras_collab.OutputConsistency(0.0, label_share=0.5, head="kind"))
+    wrapped = keras_collab.wrap(two_headed(outputs_as), terms)
+    wrapped.network.set_weights(network.get_weights())
+    kwargs = {"loss_weights": as_given([1.0, 0.2]), "metrics": None}
+    histories = []
+    for model in (network, wrapped):
+        compile_model(model, as_given(losses), **kwargs)
+        fit = model.fit(inputs, as_given(labels), batch_size=8, shuffle=False, verbose=0, sample_weight=sample_weight)
+        histories.append(fit.history)
+    assert_same_training(network, wrapped, *histories)
+    assert "kind_loss" in histories[1]
+    assert histories[1]["loss"][0] > histories[1]["task_loss"][0]
+
+
+# 5. The total loss is a sum.
+
+
+def test_the_columns_add_up():
+    x, y = small_data(samples=22)  # The last batch has 6 samples, the others 8.
+    terms = [
+        keras_collab.OutputConsistency(0.7, label_share=0.3),
+        keras_collab.IntermediateConsistency(0.3),
+        keras_collab.RepresentationSimilarity(2.0),
+        keras_collab.KernelSimilarity(keras_collab.schedules.Ramp(4.0, steps=2)),
+    ]
+    model = keras_collab.wrap(small_network(regularizer=keras.regularizers.L2(0.01)), terms)
+    compile_model(model, metrics=None)
+    model.optimizer.learning_rate = 0.0  # Regularizers stay as they are.
+    weight = np.linspace(0, 2, len(x)).astype("float32")
+    history = model.fit(x, y, batch_size=8, epochs=2, sample_weight=weight, verbose=0).history
+    regularizers = sum(float(ops.convert_to_numpy(loss)) for loss in model.network.losses)
+    assert regularizers > 0.01
+    weights = [0.7, 0.3, 2.0, 4.0]
+    total = history["task_loss"][1] + sum(w * history[t.name][1] for w, t in zip(weights, terms, strict=True))
+    assert history["loss"][1] == pytest.approx(total + regularizers, abs=1e-5)
+    assert all(history[term.name][1] > 0 for term in terms)
+    assert history["kernel_similarity_weight"] == pytest.approx([(0 * 8 + 2 * 8 + 4 * 6) / 22, 4.0])
+
+
+def test_total_of_one_step_is_the_sum_for_each_term(make_term):
+    x, y = small_data()
+    model = compile_model(keras_collab.wrap(small_network(), [make_term(weight=3.0)]), metrics=None, run_eagerly=True)
+    logs = model.train_on_batch(x, y, sample_weight=np.ones(len(x), "float32"), return_dict=True)
+    (name,) = model.collaborations
+    assert logs["loss"] == pytest.approx(logs["task_loss"] + 3.0 * logs[name], abs=1e-5)
+    assert logs[name] > 0
+
+
+def test_samples_of_weight_0_do_not_count_in_output_consistency():
+    x, y = small_data()
+    term = keras_collab.OutputConsistency(1.0, label_share=0.5)
+    model = compile_model(keras_collab.wrap(small_network(), [term]), metrics=None, run_eagerly=True)
+    logs = model.train_on_batch(x, y, sample_weight=np.zeros(len(x), "float32"), return_dict=True)
+    assert logs["output_consistency"] == 0
+    assert logs["loss"] == 0
+
+
+# 7. Half precision.
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_stays_finite(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        network = small_network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = keras_collab.wrap(network)
+    assert model.dtype_policy.name == policy
+    network.get_layer("bn1").gamma.assign([1e4] * 4 + [0.0] * 4)  # Activations of 1e4, and dead channels.
+    compile_model(model, metrics=None)
+    x, y = small_data(17)
+    x[:8] = x[0]  # A batch of equal samples; the last batch has one sample.
+    history = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+    assert all(np.isfinite(values).all() for values in history.values())
+    assert all(np.isfinite(weight).all() for weight in model.network.get_weights())
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
+
+
+# 8. Saving.
+
+
+def test_round_trip_restores_all_and_fit_goes_on_as_if_never_stopped(tmp_path):
+    x, y = small_data()
+    terms = [
+        keras_collab.OutputConsistency(0.7),
+        keras_collab.IntermediateConsistency(0.3, layers=["relu0", "relu2"]),
+        keras_collab.RepresentationSimilarity(2.0, layers=lambda layer: layer.name == "relu1"),
+        keras_collab.KernelSimilarity(keras_collab.schedules.Ramp(4.0, steps=9), layers=r"conv\d"),
+    ]
+    model = compile_model(keras_collab.wrap(small_network(), terms))
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+    model.collaborations["output_consistency"].weight = 0.25
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_array_equal(restored.predict(x, verbose=0), model.predict(x, verbose=0))
+    assert restored.collaborations["output_consistency"].weight == 0.25
+    assert restored.collaborations["kernel_similarity"].weight.steps == 9
+    assert restored.collaborations["representation_similarity"].layers == ["relu1"]
+    histories = [m.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history for m in (model, restored)]
+    for column, values in histories[0].items():
+        np.testing.assert_allclose(values, histories[1][column], rtol=1e-5, err_msg=column)
+    assert histories[1]["kernel_similarity_weight"][0] == pytest.approx(4 * (3 * 8 + 4 * 8 + 5 * 6) / 22 / 9)
+    for one, other in zip(model.weights, restored.weights, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(one), ops.convert_to_numpy(other), **SAME)
+
+
+class Interruption(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_backup_and_restore_after_an_interruption(tmp_path):
+    x, y = small_data()
+
+    def train(callbacks):
+        keras.utils.set_random_seed(3)
+        model = compile_model(keras_collab.wrap(small_network()), metrics=None)
+        model.fit(x, y, batch_size=8, epochs=4, shuffle=False, verbose=0, callbacks=callbacks)
+        return model
+
+    through = train([])
+    backup = str(tmp_path / "backup")
+    with pytest.raises(KeyboardInterrupt):
+        train([keras.callbacks.BackupAndRestore(backup), Interruption()])
+    resumed = train([keras.callbacks.BackupAndRestore(backup)])
+    for one, other in zip(through.weights, resumed.weights, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(one), ops.convert_to_numpy(other), **SAME)
+
+
+def test_a_failed_save_leaves_the_file_that_was_there(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"the last good checkpoint")
+    model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(lambda step: 1.0)])
+    with pytest.raises(ValueError, match=r"'kernel_similarity' is a function that cannot be saved"):
+        model.save(path)
+    assert path.read_bytes() == b"the last good checkpoint"
+
+
+# 9. unwrap.
+
+
+def test_unwrap_is_the_network_and_its_file_needs_no_keras_collab(tmp_path):
+    network = small_network()
+    model = compile_model(keras_collab.wrap(network), run_eagerly=True)
+    x, y = small_data()
+    model.train_on_batch(x, y)
+    assert model.unwrap() is network is model.network
+    network.save(tmp_path / "plain.keras")
+    np.save(tmp_path / "x.npy", x)
+    program = (
+        "import sys; sys.modules['keras_collab'] = None\n"
+        "import keras, numpy\n"
+        f"model = keras.saving.load_model(r'{tmp_path / 'plain.keras'}')\n"
+        f"numpy.save(r'{tmp_path / 'y.npy'}', model.predict(numpy.load(r'{tmp_path / 'x.npy'}'), verbose=0))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), network.predict(x, verbose=0), atol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras writes SavedModels through TensorFlow")
+def test_export_is_the_networks(tmp_path):
+    import tensorflow as tf
+
+    x, y = small_data()
+    model = compile_model(keras_collab.wrap(small_network()), run_eagerly=True)
+    model.train_on_batch(x, y)
+    model.export(tmp_path / "served", verbose=False)
+    served = tf.saved_model.load(tmp_path / "served")
+    np.testing.assert_allclose(served.serve(x), model.predict(x, verbose=0), atol=1e-6)

@@ -1,0 +1,194 @@
+"""Bad input: what was received, what was expected, how to mend it; and the network is as it was."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_data, small_network
+from keras import layers
+
+import keras_collab
+
+
+def unbuilt():
+    return keras.Sequential([layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3)], name="lazy")
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__(name="pythonic")
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+class OwnStep(keras.Model):
+    def train_step(self, *args, **kwargs):
+        return super().train_step(*args, **kwargs)
+
+
+def headless():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, name="first")(inputs)
+    return keras.Model(inputs, layers.Conv2D(4, 3, strides=2, name="second")(x), name="backbone")
+
+
+def with_own_step():
+    network = small_network()
+    return OwnStep(network.inputs, network.outputs)
+
+
+def narrow():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(inputs))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+OUTPUT, INTERMEDIATE = keras_collab.OutputConsistency, keras_collab.IntermediateConsistency
+REPRESENTATION, KERNEL = keras_collab.RepresentationSimilarity, keras_collab.KernelSimilarity
+
+
+@pytest.mark.parametrize(
+    ("make_network", "make_terms", "error", "message"),
+    [
+        (lambda: "resnet", lambda: None, TypeError, r"must be a Functional or Sequential keras.Model. Received: 'resnet'"),
+        (unbuilt, lambda: None, ValueError, r"'lazy' was never built.*keras.Input"),
+        (Subclassed, lambda: None, ValueError, r"'pythonic' is a subclassed model \(Subclassed\).*no graph.*keras.Model"),
+        (with_own_step, lambda: None, ValueError, r"overrides train_step.*Wrap keras.Model"),
+        (headless, lambda: None, ValueError, r"'output_consistency': no classifier found in network 'backbone'.*Dense"),
+        (
+            small_network,
+            lambda: [KERNEL(layers="conv_1")],
+            ValueError,
+            r"'kernel_similarity': no name of a layer with a kernel matches 'conv_1'.*Close matches: 'conv1'.*`layers` takes",
+        ),
+        (
+            small_network,
+            lambda: [INTERMEDIATE(layers=["relu0", "relu7"])],
+            ValueError,
+            r"'intermediate_consistency': no name of a layer matches 'relu7'.*Close matches: 'relu2', 'relu1'",
+        ),
+        (
+            small_network,
+            lambda: [REPRESENTATION(layers=r"block\d+_out")],
+            ValueError,
+            r"'representation_similarity': no name of a layer matches 'block\\\\d\+_out'",
+        ),
+        (small_network, lambda: [REPRESENTATION(layers="(")], ValueError, r"layers='\(' is not a regular expression"),
+        (
+            small_network,
+            lambda: [REPRESENTATION(layers=lambda layer: False)],
+            ValueError,
+            r"function given as layers= says yes to a layer nowhere",
+        ),
+        (small_network, lambda: [REPRESENTATION(layers=3)], TypeError, r"`layers` takes a list of names.*layers=3"),
+        (small_network, lambda: [INTERMEDIATE(layers="relu1")], ValueError, r"2 layers are needed, 1 found.*'relu1'"),
+        (narrow, lambda: [INTERMEDIATE()], ValueError, r"2 layers are needed, 1 found.*layers='auto'"),
+        (narrow, lambda: [OUTPUT(parts=3)], ValueError, r"parts=3 is more than the 2 features that head"),
+        (narrow, lambda: [KERNEL()], ValueError, r"no layer with two or more filters to compare"),
+        (small_network, lambda: [KERNEL(), KERNEL()], ValueError, r"history's column 'kernel_similarity'.*own name="),
+        (
+            small_network,
+            lambda: [KERNEL(keras_collab.schedules.Constant(1.0)), OUTPUT(name="kernel_similarity_weight")],
+            ValueError,
+            r"history's column 'kernel_similarity_weight'",
+        ),
+        (small_network, lambda: [KERNEL(name="loss")], ValueError, r"cannot be named 'loss'"),
+        (small_network, lambda: [KERNEL(name="task_loss")], ValueError, r"cannot be named 'task_loss'"),
+        (small_network, lambda: [layers.Dense(3)], TypeError, r"must be a list of keras_collab.Collaboration.*Dense"),
+        (small_network, lambda: [KERNEL], TypeError, r"must be a list of keras_collab.Collaboration objects"),
+        (small_network, lambda: [OUTPUT(head="tail")], ValueError, r"no classifier makes an output named 'tail'.*head"),
+    ],
+)
+def test_wrap_says_what_is_wrong_and_leaves_the_network_as_it_was(make_network, make_terms, error, message):
+    network = make_network()
+    before = vars(network).copy() if isinstance(network, keras.Model) else None
+    terms = make_terms()
+    with pytest.raises(error, match=message):
+        keras_collab.wrap(network, terms)
+    if before is not None:
+        assert vars(network) == before
+    for term in terms or []:
+        assert getattr(term, "found", None) is None  # None is half-wrapped: it can be used again.
+
+
+def test_already_wrapped_and_a_term_already_used():
+    term = keras_collab.KernelSimilarity()
+    model = keras_collab.wrap(small_network(), [term])
+    with pytest.raises(ValueError, match=r"'small' is already wrapped. Take its network, small.unwrap\(\)"):
+        keras_collab.wrap(model)
+    nested = keras.Sequential([keras.Input((8, 8, 3)), model, layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"'small' is already wrapped"):
+        keras_collab.wrap(nested)
+    with pytest.raises(ValueError, match=r"'kernel_similarity' is already part of a model.*from_config"):
+        keras_collab.wrap(small_network(), [term])
+    again = keras_collab.KernelSimilarity.from_config(term.get_config())
+    assert list(keras_collab.wrap(small_network(), [again]).collaborations) == ["kernel_similarity"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "error", "message"),
+    [
+        (-1.0, ValueError, r"weight of 'kernel_similarity' must be finite and >= 0. Received: -1.0"),
+        (math.nan, ValueError, r"must be finite and >= 0. Received: nan"),
+        (math.inf, ValueError, r"must be finite and >= 0. Received: inf"),
+        ("0.5", TypeError, r"must be a number >= 0, or a schedule such as keras_collab.schedules.Ramp.*'0.5'.*str"),
+        (True, TypeError, r"must be a number >= 0.*True"),
+        (None, TypeError, r"must be a number >= 0.*None"),
+    ],
+)
+def test_bad_weights(weight, error, message):
+    with pytest.raises(error, match=message):
+        keras_collab.KernelSimilarity(weight)
+    term = keras_collab.KernelSimilarity(0.3)
+    with pytest.raises(error, match=message):
+        term.weight = weight
+    assert term.weight == 0.3
+
+
+def test_a_schedule_cannot_be_assigned_later():
+    with pytest.raises(TypeError, match=r"can only be set to a number.*Give the schedule when the term is made"):
+        keras_collab.KernelSimilarity().weight = keras_collab.schedules.Ramp(1.0, steps=3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OUTPUT(temperature=0), r"OutputConsistency: `temperature` must be a number > 0. Received: temperature=0"),
+        (lambda: OUTPUT(temperature=-2.0), r"`temperature` must be a number > 0"),
+        (lambda: INTERMEDIATE(temperature=0.0), r"IntermediateConsistency: `temperature` must be a number > 0"),
+        (lambda: OUTPUT(form="mixup"), r"`form` must be one of \('dropout', 'partition', 'jensen_shannon'\).*'mixup'"),
+        (lambda: OUTPUT(parts=1, form="partition"), r"`parts` must be an integer >= 2"),
+        (lambda: OUTPUT(parts=2.5), r"`parts` must be an integer >= 1. Received: parts=2.5"),
+        (lambda: OUTPUT(rate=1.0), r"`rate` must be a number > 0 and < 1"),
+        (lambda: OUTPUT(label_share=1.5), r"`label_share` must be a number >= 0 and <= 1"),
+        (lambda: OUTPUT(label_share=0, form="jensen_shannon"), r"`label_share` must be a number > 0 and < 1"),
+        (lambda: REPRESENTATION(max_channels=1), r"`max_channels` must be an integer >= 2"),
+        (lambda: KERNEL(max_filters=True), r"`max_filters` must be an integer >= 2"),
+    ],
+)
+def test_bad_settings(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("shape", [(16, 2), (16, 3, 3)])
+def test_labels_of_the_wrong_shape_are_told_before_the_first_step(shape):
+    """A loss that accepts anything shows that it is ours that complains; on JAX the weights must survive."""
+    x, _ = small_data(16)
+    model = keras_collab.wrap(small_network(), [OUTPUT(label_share=0.5)])
+    model.compile("sgd", loss=lambda y, p: keras.ops.mean(p, axis=-1))
+    weights = model.get_weights()
+    with pytest.raises(ValueError, match=r"Labels for head 'head' have shape .*Expected \(batch, 3\) for 3 classes, or"):
+        model.fit(x, np.zeros(shape, "float32"), verbose=0)
+    for one, other in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_saving_with_a_lambda_schedule(tmp_path):
+    model = keras_collab.wrap(small_network(), [KERNEL(lambda step: 0.5)])
+    with pytest.raises(ValueError, match=r"'kernel_similarity' is a function that cannot be saved.*schedules"):
+        model.save(tmp_path / "model.keras")
+    assert not (tmp_path / "model.keras").exists()

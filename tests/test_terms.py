@@ -1,0 +1,280 @@
+"""Values and gradients of the pure functions, against the formulas in float64 NumPy."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_collab.intermediate_consistency import cka_distance, neighbour_divergence, relational_divergence
+from keras_collab.kernel_similarity import kernel_similarity, welch_bound
+from keras_collab.output_consistency import consistency_divergence, cross_entropy, generalised_jensen_shannon
+from keras_collab.representation_similarity import representation_similarity, sample_positions, squared_correlations
+from keras_collab.sampling import Blocks, cosines, mean_over_pairs, pick
+
+RNG = np.random.default_rng(5)
+
+
+def gradient(function, x):
+    """The backend's own gradient of a scalar function of one array."""
+    x = tensor(x)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        return ops.convert_to_numpy(tape.gradient(value, x, unconnected_gradients="zero"))
+    if backend == "jax":
+        import jax
+
+        return np.asarray(jax.jit(jax.grad(function))(x))
+    x = x.detach().clone().requires_grad_(True)
+    value = function(x)
+    if not value.requires_grad:
+        return np.zeros(x.shape)
+    value.backward()
+    return x.grad.numpy()
+
+
+def tensor(x):
+    return ops.convert_to_tensor(np.asarray(x, "float32"))
+
+
+def numerical_gradient(function, x, step=1e-5):
+    x = np.asarray(x, "float64")
+    result = np.zeros_like(x)
+    for index in np.ndindex(*x.shape):
+        up, down = x.copy(), x.copy()
+        up[index] += step
+        down[index] -= step
+        result[index] = (function(up) - function(down)) / (2 * step)
+    return result
+
+
+def check(function, formula, x, value_tolerance=2e-6, gradient_tolerance=2e-4):
+    """Value and gradient of a backend function equal those of a NumPy formula."""
+    value = float(function(ops.convert_to_tensor(np.asarray(x, "float32"))))
+    np.testing.assert_allclose(value, formula(np.asarray(x, "float64")), rtol=value_tolerance * 10, atol=value_tolerance)
+    expected = numerical_gradient(formula, x)
+    np.testing.assert_allclose(gradient(function, x), expected, atol=gradient_tolerance * max(1, abs(expected).max()))
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def kl(p, q):
+    return (p * (np.log(p) - np.log(q))).sum(-1)
+
+
+def relations(u, temperature):
+    u = u - u.mean(0)
+    u = u / np.sqrt((u**2).sum(-1, keepdims=True))
+    s = u @ u.T / temperature
+    np.fill_diagonal(s, -np.inf)
+    return softmax(s)
+
+
+def off_diagonal(matrix):
+    return matrix[~np.eye(len(matrix), dtype=bool)]
+
+
+def correlations(x):
+    return np.corrcoef(x.reshape(-1, x.shape[-1]).T)
+
+
+LOGITS, PARTS = RNG.normal(size=(5, 4)), RNG.normal(size=(3, 5, 4))
+LABELS = np.eye(4)[[0, 3, 1, 1, 2]]
+
+
+def test_consistency_is_the_scaled_divergence_from_the_whole_to_its_parts():
+    check(
+        lambda z: ops.mean(consistency_divergence(tensor(LOGITS), z, 2.0)),
+        lambda z: 4.0 * kl(softmax(LOGITS / 2), softmax(z / 2)).mean(),
+        PARTS,
+    )
+
+
+def test_consistency_gives_the_whole_no_gradient():
+    got = gradient(lambda z: ops.mean(consistency_divergence(z, tensor(PARTS), 2.0)), LOGITS)
+    np.testing.assert_array_equal(got, np.zeros_like(LOGITS))
+
+
+def test_cross_entropy_of_parts():
+    check(
+        lambda z: ops.mean(cross_entropy(tensor(LABELS), z)),
+        lambda z: -(LABELS * np.log(softmax(z))).sum(-1).mean(),
+        PARTS,
+    )
+
+
+def gjs(z, share):
+    p = softmax(z)
+    m = share * LABELS + (1 - share) * p.mean(0)
+    from_label = -np.log(m[LABELS.astype(bool)])
+    return (share * from_label + (1 - share) * kl(p, m).mean(0)).mean() / (-(1 - share) * np.log(1 - share))
+
+
+def test_generalised_jensen_shannon():
+    check(
+        lambda z: ops.mean(generalised_jensen_shannon(tensor(LABELS), z, 0.3, 1.0)), lambda z: gjs(z, 0.3), PARTS
+    )
+
+
+def test_generalised_jensen_shannon_is_bounded_for_a_wrong_label():
+    sure = 50.0 * (1 - LABELS)
+    value = generalised_jensen_shannon(tensor(LABELS), tensor(sure[None]), 0.3, 1.0)
+    assert float(ops.max(value)) < -np.log(0.3) / (-0.7 * np.log(0.7)) + 1
+
+
+SHALLOW, DEEP = RNG.normal(size=(6, 3)), RNG.normal(size=(6, 5))
+
+
+def test_relations_of_a_shallow_layer_follow_the_deepest():
+    check(
+        lambda u: relational_divergence(u, tensor(DEEP), 0.5),
+        lambda u: np.mean(
+            [
+                sum(p * np.log(p / q) for p, q in zip(row, other, strict=True) if p > 0)
+                for row, other in zip(relations(DEEP, 0.5), relations(u, 0.5), strict=True)
+            ]
+        ),
+        SHALLOW,
+        gradient_tolerance=1e-3,
+    )
+
+
+def test_relations_are_their_own_target_and_scale_free():
+    assert float(relational_divergence(tensor(7 * DEEP + 3), tensor(DEEP), 0.1)) == pytest.approx(0, abs=1e-5)
+    np.testing.assert_array_equal(
+        gradient(lambda u: relational_divergence(tensor(SHALLOW), u, 0.1), DEEP), np.zeros_like(DEEP)
+    )
+
+
+def test_cka():
+    def formula(u):
+        a, b = u - u.mean(0), DEEP - DEEP.mean(0)
+        norm = np.linalg.norm
+        return 1 - norm(a.T @ b) ** 2 / (norm(a.T @ a) * norm(b.T @ b))
+
+    check(lambda u: cka_distance(u, tensor(DEEP)), formula, SHALLOW)
+    assert float(cka_distance(tensor(7 * DEEP), tensor(DEEP))) == pytest.approx(0, abs=1e-5)
+
+
+def test_neighbours_predict_what_the_network_predicts():
+    logits = RNG.normal(size=(6, 4))
+    check(
+        lambda u: neighbour_divergence(u, tensor(logits), 0.5),
+        lambda u: kl(softmax(logits), relations(u, 0.5) @ softmax(logits)).mean(),
+        SHALLOW,
+        gradient_tolerance=1e-3,
+    )
+
+
+def test_representation_similarity_is_the_mean_squared_correlation():
+    tap = RNG.normal(size=(4, 3, 3, 5)) @ RNG.normal(size=(5, 5)) + 3
+    check(representation_similarity, lambda x: np.mean(off_diagonal(correlations(x)) ** 2), tap)
+
+
+def test_representation_similarity_is_scale_free_and_dead_channels_are_uncorrelated():
+    tap = RNG.normal(size=(8, 3, 3, 5)).astype("float32")
+    value = float(representation_similarity(tensor(tap)))
+    assert float(representation_similarity(tensor(7e3 * tap))) == pytest.approx(value, rel=1e-4)
+    assert float(representation_similarity(tensor(1e-6 * tap))) == pytest.approx(value, rel=1e-4)
+    assert float(representation_similarity(tensor(np.concatenate([tap, tap], -1)))) == pytest.approx(
+        (2 * 20 * value + 2 * 5 + 2 * 20 * value) / 90, rel=1e-3
+    )
+    dead = tap.copy()
+    dead[..., 2:] = 1e4
+    assert float(representation_similarity(tensor(dead))) == pytest.approx(2 * correlations(tap)[0, 1] ** 2 / 20, rel=1e-2)
+
+
+def test_kernel_similarity_is_the_mean_squared_cosine():
+    def formula(w):
+        w = w / np.linalg.norm(w, axis=0)
+        return np.mean(off_diagonal(w.T @ w) ** 2)
+
+    filters = RNG.normal(size=(7, 4))
+    check(kernel_similarity, formula, filters)
+    assert float(kernel_similarity(tensor(7 * filters))) == pytest.approx(formula(filters), rel=1e-5)
+
+
+def test_kernel_similarity_angle():
+    def formula(w):
+        w = w / np.linalg.norm(w, axis=0)
+        return np.mean((np.arccos(off_diagonal(w.T @ w) / 1.001) - np.pi / 2) ** 2)
+
+    check(lambda w: kernel_similarity(w, "angle"), formula, RNG.normal(size=(7, 4)))
+
+
+def test_kernel_gradient_is_orthogonal_to_the_filters():
+    filters = RNG.normal(size=(7, 4))
+    got = gradient(kernel_similarity, filters)
+    np.testing.assert_allclose((got * filters).sum(0), np.zeros(4), atol=1e-6)
+    assert abs(got).max() > 1e-3
+
+
+def test_welch_bound_is_reached_by_a_tight_frame():
+    angles = np.arange(5) * np.pi / 5  # Five directions evenly spread over the plane.
+    frame = np.stack([np.cos(angles), np.sin(angles)])
+    assert welch_bound(5, 2) == pytest.approx((5 - 2) / (2 * 4))
+    assert float(kernel_similarity(tensor(frame))) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("size", "limit"), [(8, 4), (9, 4), (5, 5), (7, 2)])
+def test_mean_over_all_draws_of_blocks_is_the_mean_over_all_pairs(size, limit):
+    columns = RNG.normal(size=(6, size)).astype("float32")
+    given = tensor(columns)
+    blocks = Blocks(size, limit)
+    assert blocks.length <= limit
+    draws = [(rows, other) for rows in range(blocks.count) for other in range(blocks.count)]
+    values = []
+    for rows, other in draws:
+        for left, right in (
+            (blocks.select(given, rows), blocks.select(given, other)),
+            blocks.select_pair(given, rows, other),
+        ):
+            values.append(float(mean_over_pairs(ops.square(cosines(left, right)), blocks, rows, other)))
+    unit = columns / np.linalg.norm(columns, axis=0)
+    assert np.mean(values) == pytest.approx(np.mean(off_diagonal(unit.T @ unit) ** 2), rel=1e-5)
+
+
+def test_pick_is_indexing_with_its_gradient():
+    x = RNG.normal(size=(2, 3, 4, 5)).astype("float32")
+    weight = RNG.normal(size=(2, 4)).astype("float32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(pick(ops.convert_to_tensor(x), {1: 2, 3: 4})), x[:, 2, :, 4])
+    expected = np.zeros_like(x)
+    expected[:, 2, :, 4] = weight
+    np.testing.assert_array_equal(gradient(lambda v: ops.sum(pick(v, {1: 2, 3: 4}) * tensor(weight)), x), expected)
+
+
+def test_positions_are_a_grid_with_the_drawn_offset():
+    tap = np.arange(2 * 8 * 6 * 3, dtype="float32").reshape(2, 8, 6, 3)
+    for draw, offset in ((0.0, 0), (0.99, 3)):
+        got = sample_positions(ops.convert_to_tensor(tap), 4, tensor([draw, 0.4]))
+        np.testing.assert_array_equal(ops.convert_to_numpy(got), tap[:, offset::4, 1::3].reshape(-1, 3))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_activations_of_ten_thousand(dtype):
+    tap = ops.cast(RNG.normal(size=(16, 4, 4, 6)) * 1e4, dtype)
+    tap = ops.clip(tap, -3e4, 3e4)
+    in_float32 = representation_similarity(ops.cast(tap, "float32"))
+    assert float(representation_similarity(tap)) == pytest.approx(float(in_float32), rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e4])
+def test_constant_batches_and_a_batch_of_one_are_finite(value):
+    for batch in (1, 4):
+        features = tensor(np.full((batch, 6), value))
+        for function in (
+            lambda u, deep=features: relational_divergence(u, deep, 0.1),
+            lambda u, deep=features: cka_distance(u, deep),
+            representation_similarity,
+            lambda u: ops.sum(squared_correlations(u, u)),
+            kernel_similarity,
+        ):
+            assert np.isfinite(float(function(features)))
+            assert np.isfinite(gradient(function, features)).all()
