@@ -66,8 +66,10 @@ class Description:
             f"{self.parameters:,} parameters, {self.parameters_added} added",
             show_lines=True,
         )
-        for column in ("collaboration", "weight", "reads", "cost of a step"):
-            table.add_column(column)
+        table.add_column("collaboration", no_wrap=True)
+        table.add_column("weight")
+        table.add_column("reads", overflow="fold")
+        table.add_column("cost", no_wrap=True)
         for term in self.terms:
             weight = f"{term.weight:g}" if isinstance(term.weight, float) else type(term.weight).__name__
             cost = "not stated" if math.isnan(term.share) else f"{100 * term.share:.3f}%"
@@ -110,8 +112,10 @@ def _reads(term: TermDescription) -> list[str]:
     lines = [f"{path} {'×'.join(str(size) for size in shape[1:])}" for path, shape in term.taps.items()]
     if term.head:
         lines.append(f"head {term.head}")
-    if term.kernels:
-        lines.append(f"{len(term.kernels)} kernels, {term.kernels[0]} to {term.kernels[-1]}")
+    if len(term.kernels) > 3:
+        lines += [f"{len(term.kernels)} kernels", f"from {term.kernels[0]}", f"to {term.kernels[-1]}"]
+    else:
+        lines += [f"kernel {path}" for path in term.kernels]
     return lines
 
 

@@ -8,6 +8,7 @@ stage. Preprocessing, padding, cropping, dropout and pooling close no block, nor
 next block in a network that has branches.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import keras
@@ -15,7 +16,8 @@ import keras
 from keras_collab.graph import Call, Graph
 from keras_collab.kernels import kernel_of
 
-# A resolution starts a new stage if it is at most this share of the one before: 149 and 147 pixels are one stage.
+# A resolution starts a new stage if it is at most this share of the one before, or half of it, rounded up: 149 and 147
+# pixels are one stage, 5, 3 and 2 are three.
 _NEW_STAGE = 0.6
 
 # Networks with fewer than two stages (a transformer, a stack of Dense layers) get this many taps, evenly spaced.
@@ -159,9 +161,9 @@ def _stages(graph: Graph, blocks: Sequence[Call], first: dict[int, bool]) -> lis
         return max(_positions(graph, call.output, first))
 
     stages: list[list[Call]] = []
-    smallest = float("inf")
+    smallest = 0
     for size in sorted({resolution(call) for call in blocks}, reverse=True):
-        if size <= _NEW_STAGE * smallest:
+        if not stages or size <= max(_NEW_STAGE * smallest, math.ceil(smallest / 2)):
             stages.append([])
         smallest = size
         stages[-1].extend(call for call in dict.fromkeys(blocks) if resolution(call) == size)

@@ -41,9 +41,9 @@ def small_network(*, regularizer=None, dropout=0.0, activation="softmax", classe
     inputs = keras.Input((8, 8, 3))
     x = inputs
     for index, filters in enumerate((6, 8, 10)):
-        x = layers.Conv2D(
-            filters, 3, padding="same", kernel_regularizer=regularizer, dtype=dtype, name=f"conv{index}"
-        )(x)
+        x = layers.Conv2D(filters, 3, padding="same", kernel_regularizer=regularizer, dtype=dtype, name=f"conv{index}")(
+            x
+        )
         x = layers.BatchNormalization(dtype=dtype, name=f"bn{index}")(x)
         x = layers.ReLU(dtype=dtype, name=f"relu{index}")(x)
         x = layers.MaxPooling2D(dtype=dtype, name=f"pool{index}")(x)

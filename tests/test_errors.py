@@ -53,16 +53,26 @@ REPRESENTATION, KERNEL = keras_collab.RepresentationSimilarity, keras_collab.Ker
 @pytest.mark.parametrize(
     ("make_network", "make_terms", "error", "message"),
     [
-        (lambda: "resnet", lambda: None, TypeError, r"must be a Functional or Sequential keras.Model. Received: 'resnet'"),
+        (
+            lambda: "resnet",
+            lambda: None,
+            TypeError,
+            r"must be a Functional or Sequential keras.Model. Received: 'resnet'",
+        ),
         (unbuilt, lambda: None, ValueError, r"'lazy' was never built.*keras.Input"),
-        (Subclassed, lambda: None, ValueError, r"'pythonic' is a subclassed model \(Subclassed\).*no graph.*keras.Model"),
+        (
+            Subclassed,
+            lambda: None,
+            ValueError,
+            r"'pythonic' is a subclassed model \(Subclassed\).*no graph.*keras.Model",
+        ),
         (with_own_step, lambda: None, ValueError, r"overrides train_step.*Wrap keras.Model"),
         (headless, lambda: None, ValueError, r"'output_consistency': no classifier found in network 'backbone'.*Dense"),
         (
             small_network,
             lambda: [KERNEL(layers="conv_1")],
             ValueError,
-            r"'kernel_similarity': no name of a layer with a kernel matches 'conv_1'.*Close matches: 'conv1'.*`layers` takes",
+            r"'kernel_similarity': no name of a layer with a kernel matches 'conv_1'.*Close matches: 'conv1'.*`layers`",
         ),
         (
             small_network,
@@ -156,7 +166,10 @@ def test_a_schedule_cannot_be_assigned_later():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OUTPUT(temperature=0), r"OutputConsistency: `temperature` must be a number > 0. Received: temperature=0"),
+        (
+            lambda: OUTPUT(temperature=0),
+            r"OutputConsistency: `temperature` must be a number > 0. Received: temperature=0",
+        ),
         (lambda: OUTPUT(temperature=-2.0), r"`temperature` must be a number > 0"),
         (lambda: INTERMEDIATE(temperature=0.0), r"IntermediateConsistency: `temperature` must be a number > 0"),
         (lambda: OUTPUT(form="mixup"), r"`form` must be one of \('dropout', 'partition', 'jensen_shannon'\).*'mixup'"),
@@ -181,7 +194,9 @@ def test_labels_of_the_wrong_shape_are_told_before_the_first_step(shape):
     model = keras_collab.wrap(small_network(), [OUTPUT(label_share=0.5)])
     model.compile("sgd", loss=lambda y, p: keras.ops.mean(p, axis=-1))
     weights = model.get_weights()
-    with pytest.raises(ValueError, match=r"Labels for head 'head' have shape .*Expected \(batch, 3\) for 3 classes, or"):
+    with pytest.raises(
+        ValueError, match=r"Labels for head 'head' have shape .*Expected \(batch, 3\) for 3 classes, or"
+    ):
         model.fit(x, np.zeros(shape, "float32"), verbose=0)
     for one, other in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -55,7 +55,9 @@ def numerical_gradient(function, x, step=1e-5):
 def check(function, formula, x, value_tolerance=2e-6, gradient_tolerance=2e-4):
     """Value and gradient of a backend function equal those of a NumPy formula."""
     value = float(function(ops.convert_to_tensor(np.asarray(x, "float32"))))
-    np.testing.assert_allclose(value, formula(np.asarray(x, "float64")), rtol=value_tolerance * 10, atol=value_tolerance)
+    np.testing.assert_allclose(
+        value, formula(np.asarray(x, "float64")), rtol=value_tolerance * 10, atol=value_tolerance
+    )
     expected = numerical_gradient(formula, x)
     np.testing.assert_allclose(gradient(function, x), expected, atol=gradient_tolerance * max(1, abs(expected).max()))
 
@@ -118,9 +120,7 @@ def gjs(z, share):
 
 
 def test_generalised_jensen_shannon():
-    check(
-        lambda z: ops.mean(generalised_jensen_shannon(tensor(LABELS), z, 0.3, 1.0)), lambda z: gjs(z, 0.3), PARTS
-    )
+    check(lambda z: ops.mean(generalised_jensen_shannon(tensor(LABELS), z, 0.3, 1.0)), lambda z: gjs(z, 0.3), PARTS)
 
 
 def test_generalised_jensen_shannon_is_bounded_for_a_wrong_label():
@@ -188,7 +188,9 @@ def test_representation_similarity_is_scale_free_and_dead_channels_are_uncorrela
     )
     dead = tap.copy()
     dead[..., 2:] = 1e4
-    assert float(representation_similarity(tensor(dead))) == pytest.approx(2 * correlations(tap)[0, 1] ** 2 / 20, rel=1e-2)
+    assert float(representation_similarity(tensor(dead))) == pytest.approx(
+        2 * correlations(tap)[0, 1] ** 2 / 20, rel=1e-2
+    )
 
 
 def test_kernel_similarity_is_the_mean_squared_cosine():
