@@ -9,7 +9,7 @@ import keras
 from keras import ops, tree
 
 from keras_collab.graph import Call, Graph
-from keras_collab.kernels import kernel_of
+from keras_collab.kernels import Kernel, kernel_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,14 +150,19 @@ def _head_at(graph: Graph, call: Call, activation: str, name: str, index: int) -
     layer = call.operation
     kernel = kernel_of(layer, call.path)
     shape = graph.shape(call.inputs[0])
-    size, classes = (kernel.size, kernel.filters) if kernel else (0, 0)
-    if kernel is None or kernel.groups > 1 or kernel.weight != "kernel" or math.prod(shape[1:]) != size:
+    if kernel is None or not _reads_one_vector(kernel, shape):
         return f"layer '{call.path}' ({type(layer).__name__}) reads features of shape {shape}, one vector is expected"
     own = _name_of(layer.activation)
     activation = own if own != "linear" else activation
     if activation not in ("softmax", "sigmoid", "linear"):
         return f"layer '{call.path}' ends in activation '{activation}', not in softmax, sigmoid or logits"
-    return Head(call.path, layer, activation, call.inputs[0], size, classes, name, index)
+    return Head(call.path, layer, activation, call.inputs[0], kernel.size, kernel.filters, name, index)
+
+
+def _reads_one_vector(kernel: Kernel, shape: tuple[Any, ...]) -> bool:
+    """Whether the layer multiplies the features of a sample by its kernel as a matrix, and does no more."""
+    plain = kernel.weight == "kernel" and kernel.groups == 1 and kernel.filter_axis == -1
+    return plain and kernel.size == kernel.layer.kernel.shape[-2] == math.prod(shape[1:])
 
 
 def _name_of(activation: Any) -> str:

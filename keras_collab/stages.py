@@ -75,25 +75,22 @@ def channels_first(graph: Graph, calls: Iterable[Call]) -> dict[int, bool]:
 def _crossed_by_all_paths(calls: Sequence[Call], output: keras.KerasTensor) -> set[Call]:
     """The calls after which a single tensor is alive, so that every path passes through it.
 
-    Only what depends on the deepest input counts: a second input that joins late does not hide the first one's stages.
-    The output itself counts if it is features, not what a last layer with a kernel makes of them.
+    An input is alive from its first use: a second input that joins late does not hide the first one's stages. The
+    output itself counts if it is features, not what a last layer with a kernel makes of them.
     """
     ends_in_features = all(kernel_of(call.operation, call.path) is None for call in calls[-1:])
     uses: dict[int, int] = {id(output): 1} if ends_in_features else {}
     for call in calls:
         for x in call.inputs:
             uses[id(x)] = uses.get(id(x), 0) + 1
-    produced = {id(output) for call in calls for output in call.outputs}
     alive: set[int] = set()
     crossed = set()
     for call in calls:
         for x in call.inputs:
             uses[id(x)] -= 1
-            if not uses[id(x)]:
-                alive.discard(id(x))
-        alive.update(id(output) for output in call.outputs if uses.get(id(output)))
-        late_inputs = any(id(x) not in produced and uses[id(x)] for x in call.inputs)
-        if alive == {id(call.output)} and not late_inputs:
+        alive.update(id(x) for x in (*call.inputs, *call.outputs))
+        alive = {x for x in alive if uses.get(x)}
+        if alive == {id(call.output)}:
             crossed.add(call)
     return crossed
 

@@ -1,5 +1,10 @@
 """Small networks and data for all tests."""
 
+import os
+
+# Compiling, not computing, takes the time of these tests: XLA's optimizations cost more than they save.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 import keras
 import numpy as np
 import pytest

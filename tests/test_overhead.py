@@ -1,4 +1,4 @@
-"""The overhead program's pieces on a tiny network: what it measures, what it remembers, and what it prints."""
+"""The overhead program's pieces on a tiny network: what it counts, what it remembers, and what it prints."""
 
 import importlib.util
 import json
@@ -9,15 +9,15 @@ import keras
 import pytest
 from keras import layers
 
-import keras_collab
-
 BACKEND = keras.backend.backend()
+FILTERS = (4, 4, 8, 8)
 
 
 def tiny():
-    inputs = x = keras.Input((8, 8, 3))
-    for filters in (4, 4, 8, 8):
-        x = layers.Conv2D(filters, 3, strides=filters // 4, padding="same", activation="relu")(x)
+    """Maps of 10×10, 8×8, 6×6 and 4×4 positions."""
+    inputs = x = keras.Input((12, 12, 3))
+    for index, filters in enumerate(FILTERS):
+        x = layers.Conv2D(filters, 3, activation="relu", name=f"map{index}")(x)
     return keras.Model(inputs, layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
 
 
@@ -26,43 +26,76 @@ def overhead(monkeypatch):
     spec = importlib.util.spec_from_file_location("overhead", Path(__file__).parents[1] / "examples" / "overhead.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "NETWORKS", {"tiny": ("Tiny, 8×8", tiny)})
+    monkeypatch.setattr(module, "NETWORKS", {"tiny": ("Tiny, 12×12", tiny)})
     monkeypatch.setattr(module, "version", lambda package: "1.0")  # Not all backends need be installed.
+    monkeypatch.setattr(module, "OTHERS", ["all four", "unwrapped", "Keras' Distiller"])
+    monkeypatch.setitem(module.VARIANTS, "counts", ["plain", *module.OTHERS])
+    monkeypatch.setitem(module.VARIANTS, "time", ["unwrapped"])
     return module
 
 
-def run(overhead, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["overhead.py", *arguments])
-    overhead.main()
-
-
-def test_times_once_resumes_and_reports(overhead, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(overhead, "VARIANTS", {**overhead.VARIANTS, "time": ["all four", "unwrapped"]})
-    results = tmp_path / "new" / "overhead.jsonl"
-    task = overhead.Task("time", BACKEND, "tiny", 4)
-    for _ in range(2):  # The second time nothing is missing.
-        overhead.measure(task, results, pairs=1)
-    assert len(capsys.readouterr().out.splitlines()) == 2
-    lines = results.read_text().splitlines()
-    assert [json.loads(line)["variant"] for line in lines] == ["all four", "unwrapped"]
-    assert [len(json.loads(line)["seconds"]) for line in lines] == [1, 1]
-
-    results.write_text(f"{lines[0]}\n{lines[1][:50]}\n")  # As a full disk would leave it.
+def measured(overhead, measure, results):
+    task = overhead.Task(measure, BACKEND, "tiny", 4)
     overhead.measure(task, results, pairs=1)
-    assert "unwrapped" in capsys.readouterr().out
-    assert overhead.finished([task], results, pairs=2) == {}  # Other settings: another measurement.
-
-    monkeypatch.setattr(keras_collab, "__version__", "0.0.0")
-    assert overhead.finished([task], results, pairs=1) == {}
+    return {variant: record for (_, variant), record in overhead.finished([task], results, pairs=1).items()}
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="XLA's counts are read through JAX.")
-def test_counts_are_exact(overhead, tmp_path, monkeypatch):
+def test_a_measurement_is_made_once(overhead, tmp_path, capsys):
+    results = tmp_path / "new" / "overhead.jsonl"
+    first = measured(overhead, "time", results)
+    assert list(first) == ["unwrapped"]
+    assert len(first["unwrapped"]["seconds"]) == 1
+    assert capsys.readouterr().out.startswith(f"time {BACKEND} tiny 4, unwrapped: ")
+    assert measured(overhead, "time", results) == first
+    assert capsys.readouterr().out == ""
+
+    task = overhead.Task("time", BACKEND, "tiny", 4)
+    for changed in ({"pairs": 2}, {"versions": {"keras": "2.0"}}, {"terms": [{"weight": 0.5}]}, {"batch": 8}):
+        results.write_text(json.dumps({**first["unwrapped"], **changed}) + "\n")
+        assert overhead.finished([task], results, pairs=1) == {}
+    whole = json.dumps(first["unwrapped"])
+    results.write_text(f"{whole}\n{whole[:-9]}\n")  # The second as a full disk would leave it.
+    assert overhead.finished([task], results, pairs=1) == {(task, "unwrapped"): first["unwrapped"]}
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="XLA's counts are read through JAX")
+def test_counts_are_those_of_the_arithmetic(overhead, tmp_path):
+    found = measured(overhead, "counts", tmp_path / "overhead.jsonl")
+    assert list(found) == ["plain", "all four", "unwrapped", "Keras' Distiller"]
+    # Two operations for each weight, position and sample, three times: forward, and backward to the kernel and to the
+    # input, which the images need not. The rest is elementwise.
+    channels, positions = (3, *FILTERS), (100, 64, 36, 16)
+    forward = [2 * 4 * n * 9 * a * b for n, a, b in zip(positions, channels, FILTERS, strict=False)]
+    convolutions = 3 * sum(forward) - forward[0]
+    assert convolutions < found["plain"]["operations"] < 1.2 * convolutions
+    assert found["all four"]["operations"] > found["plain"]["operations"]
+    assert found["Keras' Distiller"]["operations"] > found["plain"]["operations"] + sum(forward)
+    for column in ("operations", "memory"):
+        assert found["unwrapped"][column] == found["plain"][column]
+
+
+def test_table_has_multiples_of_the_plain_network(overhead, tmp_path, monkeypatch, capsys):
     results = tmp_path / "overhead.jsonl"
-    overhead.measure(overhead.Task("counts", "jax", "tiny", 4), results, pairs=1)
-    found = {record["variant"]: record for record in map(json.loads, results.read_text().splitlines())}
-    assert list(found) == overhead.VARIANTS["counts"]
-    # Two operations for each weight and position; the backward pass has twice those, but for the images' gradient.
-    positions, weights = [64, 64, 16, 4], [9 * 3 * 4, 9 * 4 * 4, 9 * 4 * 8, 9 * 8 * 8]
-    forward = [2 * 4 * p * w for p, w in zip(positions, weights, strict=True)]
-    assert found["plain"]["operations"] > 3 * sum(forward) - forward[0]
+
+    def write(measure, backend, variant, **found):
+        record = overhead.key(overhead.Task(measure, backend, "tiny", 4), variant, 3)
+        with results.open("a") as file:
+            file.write(json.dumps({**record, **found}) + "\n")
+
+    write("counts", "jax", "plain", operations=2e9, memory=2**20)
+    write("counts", "jax", "all four", operations=2.02e9, memory=3 * 2**20)
+    write("time", "tensorflow", "unwrapped", seconds=[[0.1, 0.2], [0.2, 0.3], [0.4, 0.4]])
+    arguments = ["--report", "--networks", "tiny", "--batches", "4", "--pairs", "3", "--results", str(results)]
+    monkeypatch.setattr(sys, "argv", ["overhead.py", *arguments])
+    with pytest.raises(SystemExit, match="0"):
+        overhead.main()
+    text = (tmp_path / "overhead.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines() if line.startswith("| ")]
+    assert rows == [
+        ["", "XLA operations", "XLA temporary memory", "step, tensorflow", "step, jax"],
+        ["plain", "2.0 GFLOP", "1 MiB", "0.2 s", ""],
+        ["all four", "1.0100×", "3.0000×", "", ""],
+        ["unwrapped", "", "", "1.50× (1.00–2.00)", ""],
+        ["Keras' Distiller", "", "", "", ""],
+    ]
+    assert "### Tiny, 12×12, batch 4" in capsys.readouterr().out

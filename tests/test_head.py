@@ -1,0 +1,256 @@
+"""The head: which layer classifies, and that its own kernel gives back what the network says."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_collab import Collaboration, Found, NetworkReader, OutputConsistency, wrap
+
+
+class HeadGap(Collaboration):
+    """How far what the head's kernel makes of its features is from what the network says, in every training step."""
+
+    def find(self, network):
+        return Found(head=network.head())
+
+    def call(self, seen):
+        said, logits = ops.cast(seen.outputs, "float32"), seen.head.logits
+        if seen.head.head.activation == "softmax":
+            # Logits up to a constant for each sample, which log-softmax takes away.
+            said, found = ops.log(said), ops.log_softmax(logits, axis=-1)
+        elif seen.head.head.activation == "sigmoid":
+            found = ops.softmax(logits, axis=-1)[..., 1]
+        else:
+            found = logits[..., 1] if seen.head.head.two_way else logits
+        return ops.max(ops.abs(ops.reshape(said, ops.shape(found)) - found))
+
+
+def head_gap(network, x):
+    model = wrap(network, [HeadGap(weight=0.0)])
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=keras.backend.backend() == "jax")
+    return model.train_on_batch(x, np.zeros((len(x), *network.output_shape[1:])), return_dict=True)["head_gap"]
+
+
+def network_ending_in(*end):
+    return keras.Sequential([keras.Input((5,)), layers.Dense(7, activation="relu", name="features"), *end], name="net")
+
+
+def nested(*end):
+    return keras.Sequential([keras.Input((7,)), *end], name="top")
+
+
+# What the network ends in, made when it is tested, and the head's activation, classes and path.
+HEADS = {
+    "softmax": (lambda: [layers.Dense(3, activation="softmax", name="head")], "softmax", 3, "head"),
+    "logits": (lambda: [layers.Dense(3, name="head")], "linear", 3, "head"),
+    "no bias": (lambda: [layers.Dense(3, activation="softmax", use_bias=False, name="head")], "softmax", 3, "head"),
+    "sigmoid": (lambda: [layers.Dense(4, activation="sigmoid", name="head")], "sigmoid", 4, "head"),
+    "one logit": (lambda: [layers.Dense(1, name="head")], "linear", 1, "head"),
+    "one sigmoid": (lambda: [layers.Dense(1, activation="sigmoid", name="head")], "sigmoid", 1, "head"),
+    "activation layer": (lambda: [layers.Dense(3, name="head"), layers.Activation("softmax")], "softmax", 3, "head"),
+    "sigmoid layer": (lambda: [layers.Dense(3, name="head"), layers.Activation("sigmoid")], "sigmoid", 3, "head"),
+    "softmax layer": (lambda: [layers.Dense(3, name="head"), layers.Softmax()], "softmax", 3, "head"),
+    "linear, then softmax": (
+        lambda: [layers.Dense(3, name="head"), layers.Activation("linear"), layers.Activation("softmax")],
+        "softmax",
+        3,
+        "head",
+    ),
+    "dropout before": (
+        lambda: [layers.Dropout(0.5), layers.Dense(3, activation="softmax", name="head")],
+        "softmax",
+        3,
+        "head",
+    ),
+    "nested": (lambda: [nested(layers.Dense(3, name="head"), layers.Softmax())], "softmax", 3, "top/head"),
+    "1×1 convolution": (
+        lambda: [layers.Reshape((1, 1, 7)), layers.Conv2D(3, 1, name="head"), layers.Flatten(), layers.Softmax()],
+        "softmax",
+        3,
+        "head",
+    ),
+    "convolution over one position": (
+        lambda: [layers.Reshape((1, 7)), layers.Conv1D(3, 1, activation="softmax", name="head"), layers.Reshape((3,))],
+        "softmax",
+        3,
+        "head",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_head(case):
+    end, activation, classes, path = HEADS[case]
+    network = network_ending_in(*end())
+    head = NetworkReader(network).head()
+    assert (head.path, head.activation, head.classes, head.size) == (path, activation, classes, 7)
+    assert head.two_way == (activation == "sigmoid" or classes == 1)
+    assert head.layer.name == "head"
+
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+    assert np.ptp(network.predict(x, verbose=0), axis=0).min() > 0.01  # There is something to give back.
+    assert head_gap(network, x) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "size"),
+    [
+        (lambda **kwargs: keras.applications.MobileNet(alpha=0.25, **kwargs), "conv_preds", 256),
+        (lambda **kwargs: keras.applications.MobileNetV3Small(alpha=0.75, **kwargs), "logits", 1024),
+        (lambda **kwargs: keras.applications.MobileNetV2(alpha=0.35, **kwargs), "predictions", 1280),
+    ],
+    ids=["MobileNet", "MobileNetV3Small", "MobileNetV2"],
+)
+def test_head_of_mobile_networks(make, path, size):
+    """The first two end in a 1×1 convolution; the third is named "mobilenetv2_0.35_32", with a dot."""
+    network = make(input_shape=(32, 32, 3), weights=None, classes=4)
+    head = NetworkReader(network).head()
+    assert (head.path, head.activation, head.classes, head.size) == (path, "softmax", 4, size)
+    x = np.random.default_rng(0).uniform(-1, 1, size=(3, 32, 32, 3)).astype("float32")
+    assert head_gap(network, x) < 1e-5
+
+
+def test_half_precision_softmax_is_no_detour():
+    """Logits come from the kernel, so that a probability that float16 rounds to 0 does no harm."""
+    network = network_ending_in(layers.Dense(3, activation="softmax", dtype="mixed_float16", name="head"))
+    network.get_layer("head").set_weights([np.full((7, 3), [-50.0, 0.0, 50.0]), np.zeros(3)])
+    model = wrap(network, [OutputConsistency()])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    values = model.train_on_batch(np.ones((4, 5), "float32"), np.array([0, 1, 2, 0]), return_dict=True)
+    assert np.isfinite(values["output_consistency"])
+
+
+# Which of several outputs.
+
+
+def two_outputs(structure):
+    inputs = keras.Input((5,))
+    x = layers.Dense(7, activation="relu")(inputs)
+    zeta = layers.Dense(3, activation="softmax", name="zeta")(x)
+    alpha = layers.Activation("sigmoid", name="alpha")(layers.Dense(2, name="alpha_logits")(x))
+    return keras.Model(inputs, structure(zeta, alpha), name="net")
+
+
+@pytest.mark.parametrize(
+    ("structure", "zeta", "alpha"),
+    [
+        (lambda zeta, alpha: [zeta, alpha], "zeta", "alpha"),
+        (lambda zeta, alpha: [alpha, zeta], "zeta", "alpha"),
+        (lambda zeta, alpha: {"what": zeta, "how": alpha}, "what", "how"),
+        (lambda zeta, alpha: {"both": [alpha, zeta]}, "zeta", "alpha"),
+        (lambda zeta, alpha: {"both": {"what": zeta, "how": alpha}}, "what", "how"),
+    ],
+    ids=["list", "other order", "dict", "list in dict", "dict in dict"],
+)
+def test_heads_of_several_outputs(structure, zeta, alpha):
+    network = two_outputs(structure)
+    made_by = [output._keras_history.operation.name for output in keras.tree.flatten(network.output)]
+    head = NetworkReader(network).head(zeta)
+    assert (head.path, head.name, head.classes, head.activation) == ("zeta", zeta, 3, "softmax")
+    assert made_by[head.index] == "zeta"
+    head = NetworkReader(network).head(alpha)
+    assert (head.path, head.name, head.classes, head.activation) == ("alpha_logits", alpha, 2, "sigmoid")
+    assert made_by[head.index] == "alpha"
+
+
+def test_output_of_a_nested_model_has_the_name_that_keras_gives_it():
+    inputs = keras.Input((7,))
+    first = nested(layers.Dense(3, activation="softmax", name="inner"))
+    second = keras.Sequential([keras.Input((7,)), layers.Dense(2, name="inner")], name="bottom")
+    network = keras.Model(inputs, [first(inputs), second(inputs)])
+    assert network.output_names == ["top", "bottom"]
+    heads = [NetworkReader(network).head(name) for name in network.output_names]
+    assert [head.path for head in heads] == ["top/inner", "bottom/inner"]
+
+
+# Errors.
+
+
+def test_several_outputs_need_a_choice():
+    network = two_outputs(lambda zeta, alpha: [zeta, alpha])
+    with pytest.raises(ValueError, match=r"network 'net' has 2 outputs; choose one with head=\.") as error:
+        NetworkReader(network).head()
+    assert "Outputs with a classifier: ['zeta', 'alpha']" in str(error.value)
+    with pytest.raises(ValueError, match=r"^Collaboration 'output_consistency': network 'net' has 2 outputs"):
+        wrap(network, [OutputConsistency()])
+
+
+@pytest.mark.parametrize("name", ["gamma", "alpha_logits"])
+def test_unknown_output(name):
+    network = two_outputs(lambda zeta, alpha: [zeta, alpha])
+    with pytest.raises(ValueError, match=f"no classifier makes an output named '{name}' in network 'net'") as error:
+        NetworkReader(network).head(name)
+    assert "Outputs with a classifier: ['zeta', 'alpha']" in str(error.value)
+
+
+def test_output_without_classifier_among_several():
+    inputs = keras.Input((5,))
+    x = layers.Dense(7, activation="relu", name="features")(inputs)
+    network = keras.Model(inputs, [x, layers.Dense(3, name="head")(x)])
+    assert NetworkReader(network).head("head").index == 1
+    with pytest.raises(ValueError, match=r"named 'features' .* Outputs with a classifier: \['head'\]"):
+        NetworkReader(network).head("features")
+
+
+def test_backbone_has_no_head():
+    network = keras.applications.MobileNet(alpha=0.25, input_shape=(32, 32, 3), weights=None, include_top=False)
+    with pytest.raises(ValueError, match=r"layer 'conv_pw_13' \(Conv2D\)|layer 'conv_pw_13_relu' \(ReLU\)") as error:
+        NetworkReader(network).head()
+    assert "no classifier found in network" in str(error.value)
+    assert "or end the network with such a layer" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (lambda: [layers.Dense(3, activation="relu", name="head")], "ends in activation 'relu', not in softmax"),
+        (lambda: [layers.Dense(3, name="head"), layers.Activation("tanh")], "ends in activation 'tanh'"),
+        (lambda: [layers.Dense(3, activation=lambda x: 2 * x, name="head")], "ends in activation '<function"),
+        (lambda: [layers.Dense(3, activation=layers.LeakyReLU(), name="head")], "ends in activation '<LeakyReLU"),
+        (lambda: [layers.Dense(3, name="head"), layers.LayerNormalization(name="last")], "layer 'last' (LayerNorm"),
+        (lambda: [layers.Dense(6), layers.Reshape((2, 3)), layers.Softmax()], "are given another shape, (None, 2, 3)"),
+        (lambda: [layers.Reshape((7, 1)), layers.Dense(3, name="head")], "features of shape (None, 7, 1)"),
+        (
+            lambda: [layers.Reshape((1, 1, 7)), layers.Conv2D(3, 3, padding="same", name="head"), layers.Flatten()],
+            "layer 'head' (Conv2D) reads features of shape (None, 1, 1, 7), one vector is expected",
+        ),
+        (
+            lambda: [layers.Reshape((1, 7, 1)), layers.Conv2D(3, (1, 7), name="head"), layers.Flatten()],
+            "layer 'head' (Conv2D) reads features of shape (None, 1, 7, 1)",
+        ),
+        (
+            lambda: [layers.Reshape((1, 1, 7)), layers.Conv2DTranspose(7, 1, name="head"), layers.Flatten()],
+            "layer 'head' (Conv2DTranspose) reads features",
+        ),
+        (
+            lambda: [layers.Reshape((1, 1, 7)), layers.DepthwiseConv2D(1, name="head"), layers.Flatten()],
+            "layer 'head' (DepthwiseConv2D) reads features",
+        ),
+        (
+            lambda: [layers.Reshape((1, 1, 7)), layers.SeparableConv2D(3, 1, name="head"), layers.Flatten()],
+            "layer 'head' (SeparableConv2D) reads features",
+        ),
+    ],
+)
+def test_no_head(end, reason):
+    with pytest.raises(ValueError, match="no classifier found in network 'net': .*" + re.escape(reason)):
+        NetworkReader(network_ending_in(*end())).head()
+
+
+def test_network_whose_output_is_its_input():
+    inputs = keras.Input((5,), name="same")
+    network = keras.Model(inputs, [inputs, layers.Dense(3, name="head")(inputs)])
+    assert NetworkReader(network).head("head").path == "head"
+    alone = keras.Model(inputs, layers.Identity(name="identity")(inputs))
+    with pytest.raises(ValueError, match="output 'identity' comes from an input, with no layer that classifies"):
+        NetworkReader(alone).head()
+
+
+def test_sum_of_classifiers_is_no_head():
+    inputs = keras.Input((5,))
+    total = layers.Add(name="total")([layers.Dense(3)(inputs), layers.Dense(3)(inputs)])
+    with pytest.raises(ValueError, match=r"output 'total' comes from layer 'total' \(Add\)"):
+        NetworkReader(keras.Model(inputs, total)).head()

@@ -1,0 +1,221 @@
+"""Kernels as filters: every kind of layer with a kernel, and which of them are compared by default."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_collab import KernelSimilarity, NetworkReader, wrap
+
+# For each layer the input it reads, and its filters by NumPy: for each group `(size, filters)`.
+KINDS = {
+    "Dense": (lambda: layers.Dense(5), (4,), lambda w: [w]),
+    "Conv1D": (lambda: layers.Conv1D(5, 3), (8, 4), lambda w: [w.reshape(3 * 4, 5)]),
+    "Conv2D": (lambda: layers.Conv2D(5, (3, 2)), (8, 8, 4), lambda w: [w.reshape(3 * 2 * 4, 5)]),
+    "Conv3D": (lambda: layers.Conv3D(5, 2), (4, 4, 4, 3), lambda w: [w.reshape(8 * 3, 5)]),
+    "grouped": (
+        lambda: layers.Conv2D(6, 3, groups=2),
+        (8, 8, 4),
+        # The first half of the filters reads the first half of the channels.
+        lambda w: [w[..., :3].reshape(9 * 2, 3), w[..., 3:].reshape(9 * 2, 3)],
+    ),
+    "depthwise": (
+        lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
+        (8, 8, 4),
+        lambda w: [w[:, :, channel].reshape(9, 2) for channel in range(4)],
+    ),
+    "depthwise 1D": (
+        lambda: layers.DepthwiseConv1D(3, depth_multiplier=2),
+        (8, 4),
+        lambda w: [w[:, channel] for channel in range(4)],
+    ),
+    "transposed": (
+        lambda: layers.Conv2DTranspose(5, (3, 2)),
+        (8, 8, 4),
+        lambda w: [np.stack([w[:, :, i, :].ravel() for i in range(5)], axis=1)],  # (height, width, filters, channels)
+    ),
+    "transposed 1D": (
+        lambda: layers.Conv1DTranspose(5, 3),
+        (8, 4),
+        lambda w: [np.stack([w[:, i, :].ravel() for i in range(5)], axis=1)],
+    ),
+    "transposed 3D": (
+        lambda: layers.Conv3DTranspose(5, 2),
+        (4, 4, 4, 3),
+        lambda w: [np.stack([w[..., i, :].ravel() for i in range(5)], axis=1)],
+    ),
+    "separable": (lambda: layers.SeparableConv2D(5, 3), (8, 8, 4), lambda w: [w.reshape(4, 5)]),
+    "separable 1D": (lambda: layers.SeparableConv1D(5, 3, depth_multiplier=2), (8, 4), lambda w: [w.reshape(8, 5)]),
+}
+
+
+def kernel_of(layer, input_shape):
+    layer.name = "layer"
+    network = keras.Sequential([keras.Input(input_shape), layer, layers.Flatten(), layers.Dense(2, name="head")])
+    (kernel,) = NetworkReader(network).kernels(["layer"])
+    return kernel
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_filters_are_columns(kind):
+    make, input_shape, filters_by_numpy = KINDS[kind]
+    layer = make()
+    kernel = kernel_of(layer, input_shape)
+    weight = next(w for w in reversed(layer.weights) if w.name.endswith("kernel"))  # A separable layer's pointwise one.
+    expected = filters_by_numpy(keras.ops.convert_to_numpy(weight))
+    assert kernel.groups == len(expected)
+    assert (kernel.size, kernel.filters) == expected[0].shape
+    for group, filters in enumerate(expected):
+        np.testing.assert_array_equal(ops.convert_to_numpy(kernel.read(group)), filters)
+        drawn = ops.convert_to_tensor(group, dtype="int32")
+        np.testing.assert_array_equal(ops.convert_to_numpy(kernel.read(drawn)), filters)
+
+
+def test_a_filter_is_what_makes_one_output_channel():
+    """Zeroing the column of a filter of a group silences the channel of that filter, and no other."""
+    layer = layers.Conv2D(6, 3, groups=2, use_bias=False)
+    kernel = kernel_of(layer, (8, 8, 4))
+    weight = ops.convert_to_numpy(layer.kernel).copy()
+    weight[..., 1 * kernel.filters + 2] = 0
+    layer.kernel.assign(weight)
+    assert np.abs(ops.convert_to_numpy(kernel.read(1))).sum(axis=0).argmin() == 2
+    channels = np.abs(ops.convert_to_numpy(layer(np.ones((1, 8, 8, 4), "float32")))).sum(axis=(0, 1, 2))
+    assert [channel for channel in range(6) if channels[channel] == 0] == [5]
+
+
+def test_subclass_of_a_layer_has_its_kernel():
+    class Standardized(layers.Conv2D):
+        pass
+
+    kernel = kernel_of(Standardized(5, 3), (8, 8, 4))
+    assert (kernel.size, kernel.filters) == (36, 5)
+
+
+def auto(network):
+    return [kernel.path for kernel in NetworkReader(network).kernels()]
+
+
+def test_auto_leaves_out_first_depthwise_and_dense_layers():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="first")(inputs)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x)
+    x = layers.Conv2D(16, 1, groups=8, name="one_channel_a_group")(x)
+    x = layers.Conv2D(8, 1, groups=2, name="grouped")(x)
+    x = layers.SeparableConv2D(8, 3, padding="same", name="separable")(x)
+    x = layers.Conv2DTranspose(8, 3, name="transposed")(x)
+    x = layers.Conv2D(1, 1, name="single_filter")(x)
+    x = layers.Dense(8, name="hidden")(layers.Flatten()(x))
+    assert auto(keras.Model(inputs, layers.Dense(3, name="head")(x))) == ["grouped", "separable", "transposed"]
+
+
+def test_auto_leaves_out_a_convolution_that_classifies():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="second")(layers.Conv2D(4, 3, name="first")(inputs))
+    x = layers.Conv2D(3, 1, name="head")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    assert auto(keras.Model(inputs, layers.Softmax()(layers.Flatten()(x)))) == ["second"]
+
+
+def test_auto_in_a_network_of_dense_layers():
+    dense = [layers.Dense(4, name="a"), layers.Dense(4, name="b"), layers.Dense(3, name="head")]
+    assert auto(keras.Sequential([keras.Input((5,)), *dense])) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: keras.Sequential([keras.Input((5,)), layers.Dense(3, name="head")], name="net"),
+        lambda: keras.Sequential(
+            [keras.Input((8, 3)), layers.Conv1D(4, 3, name="first"), layers.Flatten(), layers.Dense(3, name="head")],
+            name="net",
+        ),
+    ],
+    ids=["linear", "one convolution"],
+)
+def test_auto_finds_nothing(network):
+    with pytest.raises(ValueError, match="no layer with two or more filters to compare in network 'net'") as error:
+        NetworkReader(network()).kernels()
+    assert "head" in str(error.value).partition("layers with kernels: ")[2]
+
+
+# Frozen layers.
+
+
+def backbone():
+    names = ("first", "second", "third")
+    convolutions = [layers.Conv2D(5, 3, padding="same", activation="relu", name=name) for name in names]
+    return keras.Sequential([keras.Input((4, 4, 2)), *convolutions], name="backbone")
+
+
+def transfer(body):
+    top = [layers.Conv2D(6, 1, name="top"), layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")]
+    return keras.Sequential([keras.Input((4, 4, 2)), body, *top], name="net")
+
+
+def test_trainable_follows_the_layer():
+    network = transfer(backbone())
+    kernels = {kernel.path: kernel for kernel in NetworkReader(network).kernels()}
+    assert list(kernels) == ["backbone/second", "backbone/third", "top"]
+    assert all(kernel.trainable for kernel in kernels.values())
+
+    network.get_layer("backbone").get_layer("third").trainable = False
+    assert [path for path, kernel in kernels.items() if kernel.trainable] == ["backbone/second", "top"]
+    network.get_layer("backbone").trainable = False
+    assert [path for path, kernel in kernels.items() if kernel.trainable] == ["top"]
+    network.trainable = False
+    assert not any(kernel.trainable for kernel in kernels.values())
+    network.trainable = True
+    assert all(kernel.trainable for kernel in kernels.values())
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "separable", "transposed", "grouped"])
+def test_trainable_of_every_kind(kind):
+    make, input_shape, _ = KINDS[kind]
+    layer = make()
+    kernel = kernel_of(layer, input_shape)
+    assert kernel.trainable
+    layer.trainable = False
+    assert not kernel.trainable
+
+
+def similarity(*weights):
+    """Mean over layers of the mean over i != j of cos², less Welch's bound, in float64."""
+    values = []
+    for weight in weights:
+        filters = weight.astype("float64").reshape(-1, weight.shape[-1])
+        size, count = filters.shape
+        filters /= np.linalg.norm(filters, axis=0)
+        squares = (filters.T @ filters) ** 2
+        bound = max(0.0, (count - size) / (size * (count - 1)))
+        values.append((squares.sum() - count) / (count * (count - 1)) - bound)
+    return np.mean(values)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "penalised"),
+    [
+        ([], ["second", "third", "top"]),
+        (["second"], ["third", "top"]),
+        (["backbone"], ["top"]),
+        (["backbone", "top"], []),
+    ],
+)
+def test_frozen_layers_take_no_penalty(frozen, penalised):
+    body = backbone()
+    network = transfer(body)
+    of_name = {layer.name: layer for layer in [*body.layers, *network.layers]}
+    for name in frozen:
+        of_name[name].trainable = False
+    model = wrap(network, [KernelSimilarity(weight=100.0, max_filters=64)])  # All filters in every step.
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    before = {name: ops.convert_to_numpy(of_name[name].kernel).copy() for name in ("first", "second", "third", "top")}
+    x = np.random.default_rng(0).normal(size=(4, 4, 4, 2)).astype("float32")
+    values = model.train_on_batch(x, np.array([0, 1, 2, 0]), return_dict=True)
+
+    expected = similarity(*(before[name] for name in penalised)) if penalised else 0.0
+    np.testing.assert_allclose(values["kernel_similarity"], expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(values["loss"], values["task_loss"] + 100 * values["kernel_similarity"], rtol=1e-5)
+    still = ["first", "second", "third"] if "backbone" in frozen else []
+    for name in [*still, *(name for name in frozen if name != "backbone")]:
+        np.testing.assert_array_equal(ops.convert_to_numpy(of_name[name].kernel), before[name])
+    for name in penalised:
+        assert not np.array_equal(ops.convert_to_numpy(of_name[name].kernel), before[name])
