@@ -104,8 +104,7 @@ class CollabModel(keras.Model):
     ):
         _check_not_wrapped(network)
         check_network(network)
-        terms = default_collaborations() if collaborations is None else list(collaborations)
-        _check_terms(terms)
+        terms = default_collaborations() if collaborations is None else _checked(collaborations)
         reader = NetworkReader(network)
         found = [_find(term, reader) for term in terms]
         check_same_placement(network)
@@ -206,7 +205,7 @@ class CollabModel(keras.Model):
 
     def _check_labels(self, y: Any) -> None:
         """Called where Keras builds losses and metrics: an error inside the first step would cost JAX its weights."""
-        if y is not None:
+        if y is not None and not _evaluating.get():
             for term, found in zip(self._terms, self._internals.found, strict=True):
                 term.check_labels(found, y)
 
@@ -221,11 +220,20 @@ class CollabModel(keras.Model):
             return super().evaluate(*args, **kwargs)
 
     def get_metrics_result(self):
-        results = super().get_metrics_result()
-        if _evaluating.get():
-            for tracker in [self._task_tracker, *self._value_trackers, *self._weight_trackers]:
-                results.pop(tracker.name)
-        return results
+        trackers = {id(t) for t in (self._task_tracker, *self._value_trackers, *self._weight_trackers)}
+        task: dict[str, Any] = {}
+        collaboration: dict[str, Any] = {}
+        for metric in self.metrics:
+            result = metric.result()
+            columns = result if isinstance(result, dict) else {metric.name: result}
+            (collaboration if id(metric) in trackers else task).update(columns)
+        twice = sorted(task.keys() & collaboration.keys())
+        if twice:
+            raise ValueError(
+                f"The history would have two columns named {twice[0]!r}, one of the task's and one of the "
+                "collaborations'. Give the collaboration, or the network's output, another name=."
+            )
+        return task if _evaluating.get() else {**task, **collaboration}
 
     # The network's own.
 
@@ -267,7 +275,10 @@ def _check_not_wrapped(network: Any) -> None:
         )
 
 
-def _check_terms(terms: Sequence[Any]) -> None:
+def _checked(collaborations: Any) -> list[Collaboration]:
+    if isinstance(collaborations, Collaboration):
+        raise TypeError(f"`collaborations` must be a list. Received: {collaborations!r}. Put it into brackets: [...].")
+    terms = list(collaborations)
     for term in terms:
         if not isinstance(term, Collaboration):
             raise TypeError(
@@ -290,6 +301,7 @@ def _check_terms(terms: Sequence[Any]) -> None:
         raise ValueError(
             f"Several collaborations would write the history's column {twice[0]!r}. Give each its own name=."
         )
+    return terms
 
 
 def _find(term: Collaboration, reader: NetworkReader) -> Found:

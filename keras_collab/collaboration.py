@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_collab.checks import check_range
 from keras_collab.head import check_labels, pick_output
 from keras_collab.kernels import Kernel
 from keras_collab.reader import Found, NetworkReader
@@ -45,20 +46,22 @@ class Seen:
     @property
     def labels(self) -> Any:
         """The head's labels as distributions of the shape of `head.logits`."""
+        if self.head is None:
+            raise ValueError("seen.labels needs the head that they belong to: ask for it in find(), Found(head=...).")
         y = ops.convert_to_tensor(pick_output(self.y, self.head.head))
         check_labels(self.head.head, y.shape)
         return self.head.label_distributions(y)
 
     def mean_over_samples(self, values: Any) -> Any:
-        """The mean of one value a sample, weighted as the head's task loss weighs the samples.
+        """The mean of one value a sample, weighted as the task loss of the head (or of the only output) weighs them.
 
         Args:
             values: `(batch,)`.
         """
-        if self.sample_weight is None:
+        weight = pick_output(self.sample_weight, self.head and self.head.head)
+        if weight is None:
             return ops.mean(values)
-        weight = ops.cast(pick_output(self.sample_weight, self.head.head), values.dtype)
-        return ops.mean(values * ops.reshape(weight, (-1,)))
+        return ops.mean(values * ops.reshape(ops.cast(weight, values.dtype), (-1,)))
 
 
 class Collaboration(keras.layers.Layer):
@@ -74,8 +77,8 @@ class Collaboration(keras.layers.Layer):
         weight: what the term is multiplied by: a number >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or
             another function of the training step. A number may be assigned at any time, also between two `fit` calls.
         name: the term's column in the history. Defaults to the class name in snake_case.
-        seed: integer seed of the term's random draws, which are a function of this seed and the training step alone.
-            Defaults to one that follows from `keras.utils.set_random_seed`.
+        seed: integer seed (>= 0, < 2³¹) of the term's random draws, which are a function of this seed and the training
+            step alone. Defaults to one that follows from `keras.utils.set_random_seed`.
 
     Raises:
         ValueError: if the weight is negative or not finite, or the name is taken by Keras.
@@ -86,7 +89,8 @@ class Collaboration(keras.layers.Layer):
         name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
         super().__init__(name=name, dtype="float32", trainable=False)
         self._schedule, self._number = _check_weight(name, weight)
-        self.seed = _seed_for(name) if seed is None else seed
+        seed = _seed_for(name) if seed is None else seed
+        self.seed = check_range(self, seed=seed, least=0, most=2**31 - 1, whole=True)
         self.found: Found | None = None
 
     def find(self, network: NetworkReader) -> Found:
@@ -135,7 +139,9 @@ class Collaboration(keras.layers.Layer):
     def weight(self) -> Weight:
         """The number or schedule that the term is multiplied by. Assign a number to change it at once."""
         number = float(ops.convert_to_numpy(self._weight)) if self.built else self._number
-        return self._schedule if self._schedule is not None and number < 0 else number
+        if self._schedule is not None and number < 0:
+            return self._schedule
+        return self._number if math.isclose(number, self._number, rel_tol=1e-6) else number  # Not 0.2's float32.
 
     @weight.setter
     def weight(self, value: float) -> None:
@@ -164,7 +170,8 @@ class Collaboration(keras.layers.Layer):
         state.assign(ops.stack([seed, ops.cast(step, state.dtype) * 16]))
 
     def get_config(self) -> dict[str, Any]:
-        return {"weight": _serialize_weight(self.name, self.weight), "name": self.name, "seed": self.seed}
+        weight = self.weight if self._schedule is None else self._schedule
+        return {"weight": _serialize_weight(self.name, weight), "name": self.name, "seed": self.seed}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Collaboration":
@@ -182,11 +189,25 @@ def _check_weight(name: str, weight: Any) -> tuple[Any, float]:
             raise ValueError(f"The weight of '{name}' must be finite and >= 0. Received: {weight!r}.")
         return None, number
     if callable(weight):
+        _check_schedule(name, weight)
         return weight, _FOLLOW_SCHEDULE
     raise TypeError(
         f"The weight of '{name}' must be a number >= 0, or a schedule such as keras_collab.schedules.Ramp(1.0, "
         f"steps=1000). Received: {weight!r} (of type {type(weight).__name__})."
     )
+
+
+def _check_schedule(name: str, schedule: Any) -> None:
+    """Calls the schedule once: an error inside the first training step would cost JAX the network's weights."""
+    try:
+        first = float(ops.convert_to_numpy(schedule(ops.convert_to_tensor(0, dtype="int32"))))
+    except Exception as error:
+        raise TypeError(
+            f"The weight of '{name}' is not a schedule: it must turn a training step into one number. "
+            f"Received: {schedule!r}, which at step 0 raises {type(error).__name__}: {error}"
+        ) from error
+    if not (math.isfinite(first) and first >= 0):
+        raise ValueError(f"The weight of '{name}' must be finite and >= 0 at every step. At step 0 it is {first}.")
 
 
 def _serialize_weight(name: str, weight: Any) -> Any:

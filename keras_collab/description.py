@@ -69,7 +69,7 @@ class Description:
         table.add_column("collaboration", no_wrap=True)
         table.add_column("weight")
         table.add_column("reads", overflow="fold")
-        table.add_column("cost", no_wrap=True)
+        table.add_column("operations", no_wrap=True)
         for term in self.terms:
             weight = f"{term.weight:g}" if isinstance(term.weight, float) else type(term.weight).__name__
             cost = "not stated" if math.isnan(term.share) else f"{100 * term.share:.3f}%"
@@ -100,12 +100,21 @@ def _describe_term(term: Collaboration, batch_size: int, step: float) -> TermDes
     return TermDescription(
         name=term.name,
         weight=term.weight,
-        taps={tap.path: tap.shape for tap in found.taps},
+        taps=_tap_shapes(found),
         head=found.head.path if found.head else None,
         kernels=[kernel.path for kernel in found.kernels],
         operations=operations,
         share=operations / step if step else math.nan,
     )
+
+
+def _tap_shapes(found: Found) -> dict[str, tuple[int | None, ...]]:
+    """Shapes by path; a layer that is called several times has one entry a call."""
+    shapes: dict[str, tuple[int | None, ...]] = {}
+    for tap in found.taps:
+        calls = sum(other == tap.path or other.startswith(f"{tap.path} (call ") for other in shapes)
+        shapes[f"{tap.path} (call {calls + 1})" if calls else tap.path] = tap.shape
+    return shapes
 
 
 def _reads(term: TermDescription) -> list[str]:

@@ -121,12 +121,16 @@ def check_labels(head: Head, y_shape: tuple[int | None, ...]) -> None:
         )
 
 
-def pick_output(structure: Any, head: Head) -> Any:
-    """The leaf of labels or sample weights that belongs to the head's output."""
-    if isinstance(structure, dict) and head.name in structure:
+def pick_output(structure: Any, head: Head | None) -> Any:
+    """The leaf of labels or sample weights that belongs to the head's output, or the only one."""
+    if isinstance(structure, dict) and head is not None and head.name in structure:
         return structure[head.name]
     leaves = tree.flatten(structure)
-    return leaves[head.index] if len(leaves) > 1 else leaves[0]
+    if len(leaves) == 1:
+        return leaves[0]
+    if head is None:
+        raise ValueError("Several outputs have labels or sample weights: ask for a head in find(), Found(head=...).")
+    return leaves[head.index]
 
 
 def _find_head(graph: Graph, output: keras.KerasTensor, name: str, index: int) -> Head | str:

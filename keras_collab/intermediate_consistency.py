@@ -150,10 +150,11 @@ class IntermediateConsistency(Collaboration):
         return ops.mean(ops.stack(values))
 
     def operations(self, found: Found, batch_size: int) -> float:
-        # One similarity matrix a tap, and two products for its gradient, which the deepest, the target, does not have.
-        *shallow, deepest = [tap.channels for tap in found.taps]
+        # One similarity matrix a tap, and two products for its gradient, which a target does not have.
+        channels = [tap.channels for tap in found.taps]
+        products = 3 * sum(channels) - (0 if self.form == "nearest_neighbours" else 2 * channels[-1])
         pooling = sum(2.0 * batch_size * tap.channels * tap.position_count for tap in found.taps)
-        return 6.0 * batch_size**2 * sum(shallow) + 2.0 * batch_size**2 * deepest + pooling
+        return 2.0 * batch_size**2 * products + pooling
 
     def get_config(self) -> dict[str, Any]:
         return {

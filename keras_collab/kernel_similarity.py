@@ -62,7 +62,7 @@ class KernelSimilarity(Collaboration):
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 10.
         layers: layers with kernels (names, a regular expression, a function of the layer), or `"auto"`: every
             convolution but the first and the depthwise ones. Defaults to `"auto"`.
-        max_filters: filters in a block, at most. Defaults to 16.
+        max_filters: filters in a block, at most. Defaults to 8.
         form: one of the above. Defaults to `"cosine"`.
         name: column in the history. Defaults to `"kernel_similarity"`.
         seed: integer seed of the draws, see `Collaboration`.
@@ -104,7 +104,7 @@ class KernelSimilarity(Collaboration):
 
     def operations(self, found: Found, batch_size: int) -> float:
         total = 0.0
-        for kernel in found.kernels:
+        for kernel in (kernel for kernel in found.kernels if kernel.trainable):
             blocks = Blocks(kernel.filters, self.max_filters)
             # The Gram matrix and two products for its gradient; normalising takes about 8 operations a weight.
             total += kernel.size * blocks.length * (6.0 * blocks.length + 8.0 * min(blocks.count, 2))

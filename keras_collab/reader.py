@@ -120,6 +120,8 @@ class NetworkReader:
                 f"network '{self.graph.name}' has {len(names)} outputs; choose one with head=. "
                 f"Outputs with a classifier: {[n for n in names if n]}."
             )
+        if name is not None and names.count(name) > 1:
+            raise ValueError(f"several outputs are named {name!r} in network '{self.graph.name}'; name them apart.")
         if name is not None and name not in names:
             raise ValueError(
                 f"no classifier makes an output named {name!r} in network '{self.graph.name}'. "

@@ -68,7 +68,7 @@ class RepresentationSimilarity(Collaboration):
         layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
             stage. Defaults to `"auto"`.
         max_positions: positions of a sample that a step looks at, at most. Defaults to 4.
-        max_channels: channels in a block, at most; tap by tap the whole Gram matrix is formed when it is not larger.
+        max_channels: channels in a block, at most; a tap with no more channels than that is compared in full.
             Defaults to 32.
         name: column in the history. Defaults to `"representation_similarity"`.
         seed: integer seed of the draws, see `Collaboration`.
@@ -99,13 +99,13 @@ class RepresentationSimilarity(Collaboration):
         return Found(taps=taps)
 
     def call(self, seen: Seen) -> Any:
-        draws = keras.random.uniform((len(seen.taps), 2 + 3), seed=self.seed_generator)
+        draws = keras.random.uniform((len(seen.taps), 3, 3), seed=self.seed_generator)
         return ops.mean(ops.stack([self._sampled(tap, draws[i]) for i, tap in enumerate(seen.taps)]))
 
     def _sampled(self, tap: Any, draws: Any) -> Any:
         blocks = Blocks(tap.shape[-1], self.max_channels)
-        positions = sample_positions(tap, self.max_positions, draws[2:])
-        rows, columns = draw_index(draws[0], blocks.count), draw_index(draws[1], blocks.count)
+        positions = sample_positions(tap, self.max_positions, draws[1:])
+        rows, columns = draw_index(draws[0, 0], blocks.count), draw_index(draws[0, 1], blocks.count)
         return mean_over_pairs(
             squared_correlations(*blocks.select_pair(positions, rows, columns)), blocks, rows, columns
         )
@@ -136,23 +136,31 @@ def position_grid(sizes: tuple[int, ...], max_positions: int) -> list[tuple[int,
         max_positions: positions to take in all, at most.
     """
     a_side = max(1, math.floor(max_positions ** (1 / max(1, len(sizes))) + 1e-9))
-    strides = [math.ceil(size / a_side) for size in sizes]
-    return [(size // stride, stride) for size, stride in zip(sizes, strides, strict=True)]
+    counts = [min(a_side, size) for size in sizes]
+    return [(count, size // count) for size, count in zip(sizes, counts, strict=True)]
 
 
 def sample_positions(tap: Any, max_positions: int, draws: Any) -> Any:
     """A regular grid of positions with a random offset, `(positions of all samples, channels)`.
 
-    Where the distance between positions does not divide an axis, the last few are left out.
+    Where sizes are not known before the step, all positions are taken.
 
     Args:
         tap: `(batch, positions..., channels)`.
         max_positions: positions of a sample, at most.
-        draws: a uniform number in [0, 1) for each axis of positions.
+        draws: `(2, axes of positions)`, uniform numbers in [0, 1): for the offset of the grid's positions, and for
+            where a grid that does not fill the map begins.
     """
-    grid = position_grid(tap.shape[1:-1], max_positions)
+    sizes, channels = tap.shape[1:-1], tap.shape[-1]
+    grid = [] if None in sizes else position_grid(sizes, max_positions)
     if any(stride > 1 for _, stride in grid):
-        tap = tap[(slice(None), *(slice(count * stride) for count, stride in grid))]
-        tap = ops.reshape(tap, (ops.shape(tap)[0], *(side for pair in grid for side in pair), tap.shape[-1]))
-        tap = pick(tap, {2 + 2 * axis: draw_index(draws[axis], stride) for axis, (_, stride) in enumerate(grid)})
-    return ops.reshape(tap, (-1, tap.shape[-1]))
+        covered = [count * stride for count, stride in grid]
+        if covered != list(sizes):  # The grid does not fill the map: it begins anywhere.
+            starts = [
+                draw_index(draws[1, axis], size - length + 1)
+                for axis, (size, length) in enumerate(zip(sizes, covered, strict=True))
+            ]
+            tap = ops.slice(tap, [0, *starts, 0], [ops.shape(tap)[0], *covered, channels])
+        tap = ops.reshape(tap, (ops.shape(tap)[0], *(side for pair in grid for side in pair), channels))
+        tap = pick(tap, {2 + 2 * axis: draw_index(draws[0, axis], stride) for axis, (_, stride) in enumerate(grid)})
+    return ops.reshape(tap, (-1, channels))

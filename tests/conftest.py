@@ -4,6 +4,8 @@ import os
 
 # Compiling, not computing, takes the time of these tests: XLA's optimizations cost more than they save.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# The tests run in one process a core; torch with several threads in each is several times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import keras
 import numpy as np

@@ -53,6 +53,31 @@ def test_a_term_that_reads_outputs_and_labels_only():
     assert model.train_on_batch(x, y, return_dict=True)["distance"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_term_without_a_head_trains_with_sample_weights():
+    class Size(keras_collab.Collaboration):
+        def find(self, network):
+            return keras_collab.Found(taps=network.taps("relu1"))
+
+        def call(self, seen):
+            return seen.mean_over_samples(ops.mean(ops.square(seen.taps[0]), axis=(1, 2, 3)))
+
+    model = keras_collab.wrap(small_network(), [Size()])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", run_eagerly=True)
+    x, y = small_data()
+    plain = model.train_on_batch(x, y, return_dict=True)["size"]
+    model.reset_metrics()
+    double = model.train_on_batch(x, y, sample_weight=np.full(len(x), 2.0, "float32"), return_dict=True)["size"]
+    assert double == pytest.approx(2 * plain, rel=1e-4)
+
+
+def test_describe_counts_only_kernels_that_train():
+    network = small_network()
+    model = keras_collab.wrap(network, [keras_collab.KernelSimilarity()])
+    both = model.describe(verbose=False).terms[0].operations
+    network.get_layer("conv2").trainable = False
+    assert 0 < model.describe(verbose=False).terms[0].operations < both
+
+
 def test_call_must_be_written():
     with pytest.raises(NotImplementedError, match="Collaboration must implement call"):
         keras_collab.Collaboration().call(None)
@@ -85,7 +110,7 @@ def test_describe(capsys):
     network = small_network()
     model = keras_collab.wrap(network)
     description = model.describe(batch_size=16)
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     for text in ("output_consistency", "relu1 4×4×8", "head head", "kernel conv1", "0 added"):
         assert text in printed
     # Two operations a weight and position, three times over for forward and backward.

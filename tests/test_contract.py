@@ -178,6 +178,46 @@ def test_several_outputs_loss_weights_dict_inputs_add_loss_and_regularizers(outp
     assert histories[1]["loss"][0] > histories[1]["task_loss"][0]
 
 
+def test_a_sample_weight_for_one_of_two_outputs():
+    x, y = small_data()
+    inputs = {"image": x, "extra": np.zeros((len(x), 4), "float32")}
+    weight = np.linspace(0, 2, len(x)).astype("float32")
+    model = keras_collab.wrap(two_headed(list), [keras_collab.OutputConsistency(head="kind")])
+    compile_model(model, ["sparse_categorical_crossentropy", "mse"], metrics=None, run_eagerly=True)
+    labels = [y, y.astype("float32")[:, None]]
+    logs = model.train_on_batch(inputs, labels, sample_weight=[None, weight], return_dict=True)
+    assert logs["output_consistency"] > 0
+    logs = model.train_on_batch(inputs, labels, sample_weight=[0 * weight, weight], return_dict=True)
+    assert logs["output_consistency"] == 0
+
+
+@pytest.mark.parametrize("taken", ["accuracy", "task_loss"])
+def test_a_column_of_the_tasks_own_is_not_overwritten(taken):
+    x, y = small_data()
+    if taken == "accuracy":
+        model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(name="accuracy")])
+        compile_model(model)
+    else:
+        inputs = keras.Input((8, 8, 3))
+        features = layers.Flatten()(layers.Conv2D(4, 3)(layers.Conv2D(4, 3)(inputs)))
+        outputs = {name: layers.Dense(3, activation="softmax", name=name)(features) for name in ("task", "other")}
+        model = keras_collab.wrap(keras.Model(inputs, outputs), [keras_collab.KernelSimilarity()])
+        compile_model(model, dict.fromkeys(outputs, "sparse_categorical_crossentropy"), metrics=None)
+        y = dict.fromkeys(outputs, y)
+    with pytest.raises(ValueError, match=f"two columns named '{taken}'"):
+        model.fit(x, y, verbose=0)
+
+
+def test_open_sizes_train():
+    x, y = small_data()
+    inputs = keras.Input((None, None, 3))
+    features = layers.Conv2D(6, 3, strides=2)(layers.Conv2D(4, 3)(inputs))
+    network = keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(features)))
+    model = keras_collab.wrap(network)
+    compile_model(model)
+    assert np.isfinite(model.fit(x, y, batch_size=8, verbose=0).history["representation_similarity"]).all()
+
+
 # 5. The total loss is a sum.
 
 

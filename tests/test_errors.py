@@ -158,6 +158,37 @@ def test_bad_weights(weight, error, message):
     assert term.weight == 0.3
 
 
+@pytest.mark.parametrize(
+    ("schedule", "error", "message"),
+    [
+        (keras_collab.schedules.Ramp, TypeError, r"is not a schedule: it must turn a training step into one number"),
+        (lambda step: None, TypeError, r"is not a schedule"),
+        (lambda step: -5.0, ValueError, r"must be finite and >= 0 at every step. At step 0 it is -5.0"),
+    ],
+)
+def test_bad_schedules_are_told_at_once(schedule, error, message):
+    with pytest.raises(error, match=message):
+        keras_collab.KernelSimilarity(schedule)
+
+
+@pytest.mark.parametrize("seed", [2**40, -1, 1.5])
+def test_bad_seeds(seed):
+    with pytest.raises(ValueError, match=r"`seed` must be an integer >= 0 and <= 2147483647"):
+        keras_collab.KernelSimilarity(seed=seed)
+
+
+def test_a_single_term_that_is_not_in_a_list():
+    with pytest.raises(TypeError, match=r"`collaborations` must be a list. Received: <KernelSimilarity"):
+        keras_collab.wrap(small_network(), keras_collab.KernelSimilarity())
+
+
+def test_evaluate_takes_the_labels_that_the_task_takes():
+    x, _ = small_data(16)
+    model = keras_collab.wrap(small_network(), [OUTPUT(label_share=0.5)])
+    model.compile("sgd", loss=lambda y, p: keras.ops.mean(p, axis=-1))
+    assert model.evaluate(x, np.zeros((16, 7), "float32"), verbose=0) == pytest.approx(1 / 3, rel=1e-3)
+
+
 def test_a_schedule_cannot_be_assigned_later():
     with pytest.raises(TypeError, match=r"can only be set to a number.*Give the schedule when the term is made"):
         keras_collab.KernelSimilarity().weight = keras_collab.schedules.Ramp(1.0, steps=3)

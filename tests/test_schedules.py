@@ -76,7 +76,7 @@ def test_a_callback_may_set_the_weight():
     assert ratio == pytest.approx([0.0, 1.0, 2.0], abs=1e-3)
 
 
-def test_a_schedule_counts_steps_and_a_number_takes_over():
+def test_a_schedule_counts_steps_and_a_number_takes_over(tmp_path):
     x, y = small_data(16)
     model = wrapped(Ramp(6.0, steps=6))
     history = model.fit(x, y, batch_size=8, epochs=4, verbose=0).history
@@ -87,6 +87,9 @@ def test_a_schedule_counts_steps_and_a_number_takes_over():
     assert term.weight == 1.5
     history = model.fit(x, y, batch_size=8, verbose=0).history
     assert history["kernel_similarity_weight"] == pytest.approx([1.5])
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras").collaborations["kernel_similarity"]
+    assert (restored.scheduled, restored.weight) == (True, 1.5)
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses steps_per_execution > 1 on torch")

@@ -1,5 +1,7 @@
 """Values and gradients of the pure functions, against the formulas in float64 NumPy."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -255,8 +257,19 @@ def test_pick_is_indexing_with_its_gradient():
 def test_positions_are_a_grid_with_the_drawn_offset():
     tap = np.arange(2 * 8 * 6 * 3, dtype="float32").reshape(2, 8, 6, 3)
     for draw, offset in ((0.0, 0), (0.99, 3)):
-        got = sample_positions(ops.convert_to_tensor(tap), 4, tensor([draw, 0.4]))
+        got = sample_positions(ops.convert_to_tensor(tap), 4, tensor([[draw, 0.4], [0.9, 0.9]]))
         np.testing.assert_array_equal(ops.convert_to_numpy(got), tap[:, offset::4, 1::3].reshape(-1, 3))
+
+
+@pytest.mark.parametrize(("size", "max_positions"), [(3, 4), (5, 4), (7, 4), (7, 9), (4, 1)])
+def test_every_position_is_reached_and_no_more_than_asked_are_taken(size, max_positions):
+    tap = np.arange(size * size, dtype="float32").reshape(1, size, size, 1)
+    reached = set()
+    for draws in itertools.product(np.linspace(0, 0.99, 4), repeat=4):
+        got = sample_positions(ops.convert_to_tensor(tap), max_positions, tensor(np.reshape(draws, (2, 2))))
+        assert got.shape[0] <= max_positions
+        reached |= set(ops.convert_to_numpy(got)[:, 0])
+    assert reached == set(range(size * size))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
