@@ -153,7 +153,7 @@ def sample_positions(tap: Any, max_positions: int, draws: Any) -> Any:
     """
     sizes, channels = tap.shape[1:-1], tap.shape[-1]
     grid = [] if None in sizes else position_grid(sizes, max_positions)
-    if any(stride > 1 for _, stride in grid):
+    if any(count < size for (count, _), size in zip(grid, sizes, strict=False)):
         covered = [count * stride for count, stride in grid]
         if covered != list(sizes):  # The grid does not fill the map: it begins anywhere.
             starts = [
