@@ -39,7 +39,7 @@ def make_term(request):
 
 @pytest.fixture(autouse=True)
 def fresh_session():
-    keras.backend.clear_session()
+    keras.utils.clear_session(free_memory=False)  # Collecting garbage takes seconds.
     keras.utils.set_random_seed(7)
 
 

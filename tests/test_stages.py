@@ -136,7 +136,8 @@ def test_output_of_a_network_without_classifier_ends_its_last_stage(name):
 
 
 def test_resnet18_of_this_package():
-    assert auto(models.resnet18(width=4)) == [f"stage{stage}_block2_out" for stage in (1, 2, 3, 4)]
+    taps = read(lambda: models.resnet18(width=4)).taps()
+    assert [tap.path for tap in taps] == [f"stage{stage}_block2_out" for stage in (1, 2, 3, 4)]
 
 
 def convolve(x, filters, name, strides=1, padding="same", size=3, **settings):
