@@ -5,7 +5,7 @@
     python examples/overhead.py --report         # the tables again, from the measurements there are
 
 Operations and temporary memory are those of the compiled training step on JAX. For step times the plain network (A) and
-the other model (B) take turns in one process, A, B, A, B; the tables have the median of the ratios B/A and the range.
+the other model (B) take turns in one process, A, B, B, A; the tables have the median of the ratios B/A and quartiles.
 A measurement is kept in a file, and made again with the same settings, versions and machine only if its line is gone.
 """
 
@@ -23,7 +23,7 @@ from collections import namedtuple
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
 
@@ -83,13 +83,16 @@ def counts(model, x, y):
     return {"operations": step.cost_analysis()["flops"], "memory": step.memory_analysis().temp_size_in_bytes}
 
 
-def step_times(plain, other, x, y, pairs, limit=60.0):
-    """Seconds of steps in turn, both models warm; once `limit` seconds have passed no more than three pairs."""
-    for model in (plain, other, plain, other):
+def step_times(plain, other, x, y, pairs, limit=40.0):
+    """Seconds of steps in turn, both models warm; once `limit` seconds have passed no more than five pairs."""
+    models = (plain, other)
+    for model in models * 3:
         model.train_on_batch(x, y)
     started, seconds = timeit.default_timer(), []
-    while len(seconds) < min(3, pairs) or (len(seconds) < pairs and timeit.default_timer() - started < limit):
-        seconds.append([timeit.timeit(partial(model.train_on_batch, x, y), number=1) for model in (plain, other)])
+    while len(seconds) < min(5, pairs) or (len(seconds) < pairs and timeit.default_timer() - started < limit):
+        first = len(seconds) % 2  # A, B, B, A: what drifts hits both alike.
+        pair = {i: timeit.timeit(partial(models[i].train_on_batch, x, y), number=1) for i in (first, 1 - first)}
+        seconds.append([pair[0], pair[1]])
     return {"seconds": seconds, "jit_compile": other.jit_compile}
 
 
@@ -100,6 +103,7 @@ def measure(task, path, pairs):
     x = np.random.default_rng(0).normal(size=(task.batch, *plain.input_shape[1:])).astype("float32")
     y = np.arange(task.batch) % plain.output_shape[-1]
     path.parent.mkdir(parents=True, exist_ok=True)
+    cut_off = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")  # As a full disk leaves the last line.
     for variant in (v for v in VARIANTS[task.measure] if (task, v) not in finished([task], path, pairs)):
         keras.backend.clear_session()
         gc.collect()  # The model before this one.
@@ -111,7 +115,8 @@ def measure(task, path, pairs):
         else:
             found = step_times(plain, make(variant, build), x, y, pairs)
         with path.open("ab", buffering=0) as file:  # One write, so that another process may append at the same time.
-            file.write(json.dumps({**key(task, variant, pairs), **found}).encode() + b"\n")
+            file.write(b"\n" * cut_off + json.dumps({**key(task, variant, pairs), **found}).encode() + b"\n")
+        cut_off = False
         print(f"{' '.join(map(str, task))}, {variant}: {json.dumps(found)}", flush=True)
 
 
@@ -152,7 +157,8 @@ def table(done, network, batch, backends):
         cells = [f"{counted[column] / plain[column]:.4f}×" if counted else "" for column in ("operations", "memory")]
         for run in (done.get((task, variant)) for task in timings):
             ratios = [b / a for a, b in run["seconds"]] if run else []
-            cells.append(f"{median(ratios):.2f}× ({min(ratios):.2f}–{max(ratios):.2f})" if run else "")
+            low, middle, high = quantiles(ratios) if len(ratios) > 1 else ratios * 3 or [0.0] * 3
+            cells.append(f"{middle:.2f}× ({low:.2f}–{high:.2f})" if run else "")
         rows.add_row(variant.replace("_", " "), *cells)
     return rows
 
@@ -198,7 +204,7 @@ def main():
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--batches", nargs="+", type=int, default=[128, 32])
     parser.add_argument("--backends", nargs="+", choices=["tensorflow", "jax"], default=["tensorflow", "jax"])
-    parser.add_argument("--pairs", type=int, default=7, help="pairs of steps to time; fewer where they take a minute")
+    parser.add_argument("--pairs", type=int, default=41, help="pairs of steps to time; fewer where they take long")
     parser.add_argument("--only", choices=["counts", "time"])
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "overhead.jsonl")
     parser.add_argument("--report", action="store_true", help="measure nothing")

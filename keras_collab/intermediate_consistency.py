@@ -39,7 +39,9 @@ def log_relations(features: Any, temperature: float) -> Any:
     columns = ops.transpose(centre(features))
     # A sample at the batch's mean has no direction; a floor relative to the others' lengths keeps it finite.
     floor = 1e-6 * ops.stop_gradient(ops.sum(ops.square(columns))) / ops.cast(ops.shape(features)[0], "float32")
-    similarity = cosines(columns, columns, floor + 1e-20) / temperature
+    similarity = cosines(columns, ops.stop_gradient(columns), floor + 1e-20) / temperature
+    # Symmetric, so the gradient towards the columns of a pair is that towards its rows, for one product less.
+    similarity = similarity + ops.transpose(similarity) - ops.stop_gradient(similarity)
     return ops.log_softmax(similarity + _NEVER * ops.eye(ops.shape(features)[0], dtype="float32"), axis=-1)
 
 

@@ -1,5 +1,6 @@
 """Collaboration of kernels: filters of a layer do not repeat each other."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ from keras_collab.checks import check_choice, check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.kernels import Kernel
 from keras_collab.reader import Found, Layers, NetworkReader
-from keras_collab.sampling import Blocks, cosines, draw_index, mean_over_pairs
+from keras_collab.sampling import Blocks, cosines, draw_index, mean_over_all_pairs, mean_over_pairs
 
 FORMS = ("cosine", "angle")
 
@@ -35,9 +36,9 @@ def kernel_similarity(filters: Any, form: str = "cosine") -> Any:
         A float32 scalar; 0 when the filters are as different as they can be.
     """
     size, count = filters.shape
-    return mean_over_pairs(_pair_values(cosines(filters, filters), form), Blocks(count, count), 0, 0) - (
-        welch_bound(count, size) if form == "cosine" else 0.0
-    )
+    values = _pair_values(cosines(filters, filters), form)
+    least = welch_bound(count, size) if form == "cosine" else 0.0
+    return mean_over_all_pairs(values) - least
 
 
 def _pair_values(cosine: Any, form: str) -> Any:
@@ -52,8 +53,8 @@ class KernelSimilarity(Collaboration):
     least value that n filters in d dimensions can reach when n > d (Welch, 1974), so that 0 is reachable. The square
     matters: a signed cosine would drive filters to be opposite. The gradient is at right angles to each filter, so it
     fights neither batch normalization nor weight decay. The formula is this project's reading of Fang & Lin (2021,
-    arXiv 2105.09590), whose equations are not public. Each step and layer compares two random blocks of filters; on
-    average over the draws that is the mean over all pairs. Forms:
+    arXiv 2105.09590), whose equations are not public. Each step and layer compares two random blocks of filters and
+    moves those of the first; on average over the draws value and gradient are those of all pairs. Forms:
 
     - `"cosine"`: as above.
     - `"angle"`: mean of (arccos cos − π/2)², the angular form of Evenly-Dispersing Regularization ("ADK").
@@ -91,23 +92,44 @@ class KernelSimilarity(Collaboration):
     def call(self, seen: Seen) -> Any:
         if not seen.kernels:
             return ops.zeros(())
-        draws = keras.random.uniform((len(seen.kernels), 3), seed=self.seed_generator)
-        return ops.mean(ops.stack([self._sampled(kernel, draws[i]) for i, kernel in enumerate(seen.kernels)]))
+        alike: dict[tuple[int, int], list[Kernel]] = {}  # These take one product together, not one each.
+        for kernel in seen.kernels:
+            alike.setdefault((kernel.size, self._blocks(kernel).length), []).append(kernel)
+        draws = keras.random.uniform((3, len(seen.kernels)), seed=self.seed_generator)
+        values, start = [], 0
+        for kernels in alike.values():
+            values.append(self._sampled(kernels, draws[:, start : start + len(kernels)]))
+            start += len(kernels)
+        value = ops.mean(ops.concatenate(values))
+        return 2.0 * value - ops.stop_gradient(value)  # The gradient towards one filter of a pair stands for both.
 
-    def _sampled(self, kernel: Kernel, draws: Any) -> Any:
-        blocks = Blocks(kernel.filters, self.max_filters)
-        filters = kernel.read(draw_index(draws[2], kernel.groups))
-        rows, columns = draw_index(draws[0], blocks.count), draw_index(draws[1], blocks.count)
-        cosine = cosines(blocks.select(filters, rows), blocks.select(filters, columns))
-        value = mean_over_pairs(_pair_values(cosine, self.form), blocks, rows, columns)
-        return value - (welch_bound(kernel.filters, kernel.size) if self.form == "cosine" else 0.0)
+    def _blocks(self, kernel: Kernel) -> Blocks:
+        return Blocks(kernel.filters, self.max_filters)
+
+    def _sampled(self, kernels: Sequence[Kernel], draws: Any) -> Any:
+        """The values of kernels whose blocks have the same shape, `(kernels,)`, from draws of `(3, kernels)`."""
+        blocks = [self._blocks(kernel) for kernel in kernels]
+        count = ops.convert_to_tensor([cut.count for cut in blocks], dtype="int32")
+        combs, runs = draw_index(draws[0], count), draw_index(draws[1], count)
+        groups = draw_index(draws[2], [kernel.groups for kernel in kernels])
+        filters = [kernel.read(group) for kernel, group in zip(kernels, ops.unstack(groups), strict=True)]
+        left = [cut.comb(*pair) for cut, *pair in zip(blocks, filters, ops.unstack(combs), strict=True)]
+        right = [cut.run(*pair) for cut, *pair in zip(blocks, filters, ops.unstack(runs), strict=True)]
+        values = _pair_values(cosines(ops.stack(left), ops.stop_gradient(ops.stack(right))), self.form)
+        item = ops.arange(blocks[0].length, dtype="int32")
+        items = combs[:, None] + count[:, None] * item, runs[:, None] * blocks[0].length + item
+        mean = mean_over_pairs(values, *items, ops.convert_to_tensor([cut.pair_weight for cut in blocks]))
+        return mean - ops.convert_to_tensor([self._least(kernel) for kernel in kernels])
+
+    def _least(self, kernel: Kernel) -> float:
+        return welch_bound(kernel.filters, kernel.size) if self.form == "cosine" else 0.0
 
     def operations(self, found: Found, batch_size: int) -> float:
         total = 0.0
         for kernel in (kernel for kernel in found.kernels if kernel.trainable):
-            blocks = Blocks(kernel.filters, self.max_filters)
-            # The Gram matrix and two products for its gradient; normalising takes about 8 operations a weight.
-            total += kernel.size * blocks.length * (6.0 * blocks.length + 8.0 * min(blocks.count, 2))
+            blocks = self._blocks(kernel)
+            # Two products; normalising takes about 8 operations a weight, spreading the gradient 2 a weight.
+            total += kernel.size * blocks.length * (4.0 * blocks.length + 16.0 + 2.0 * blocks.count)
         return total
 
     def get_config(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from keras import ops
 from keras_collab.checks import check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.reader import Found, Layers, NetworkReader, Tap
-from keras_collab.sampling import Blocks, cosines, draw_index, mean_over_pairs, pick
+from keras_collab.sampling import Blocks, cosines, draw_index, mean_over_all_pairs, mean_over_pairs, pick
 
 
 def squared_correlations(rows: Any, columns: Any) -> Any:
@@ -48,9 +48,8 @@ def representation_similarity(tap: Any) -> Any:
     Returns:
         A float32 scalar in [0, 1]; N independent positions give about 1 / (N − 1), not 0.
     """
-    channels = tap.shape[-1]
-    flat = ops.reshape(tap, (-1, channels))
-    return mean_over_pairs(squared_correlations(flat, flat), Blocks(channels, channels), 0, 0)
+    flat = ops.reshape(tap, (-1, tap.shape[-1]))
+    return mean_over_all_pairs(squared_correlations(flat, flat))
 
 
 @keras.saving.register_keras_serializable("keras_collab")
@@ -61,7 +60,8 @@ class RepresentationSimilarity(Collaboration):
     and over i != j of R_ij². Scale free: shrinking activations does not pay, as it does for the covariance of DeCov
     (Cogswell et al., 2016, arXiv 1511.06068). The formula is this project's reading of Fang & Lin (2021, arXiv
     2105.09590), whose equations are not public. Each step looks at a grid of positions with a random offset and at two
-    random blocks of channels; on average over the draws of channels that is the mean over all pairs.
+    random blocks of channels, the first of which it moves; on average over the draws of channels value and gradient are
+    those of all pairs.
 
     Args:
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 1.
@@ -100,15 +100,17 @@ class RepresentationSimilarity(Collaboration):
 
     def call(self, seen: Seen) -> Any:
         draws = keras.random.uniform((len(seen.taps), 3, 3), seed=self.seed_generator)
-        return ops.mean(ops.stack([self._sampled(tap, draws[i]) for i, tap in enumerate(seen.taps)]))
+        value = ops.mean(ops.stack([self._sampled(tap, draws[i]) for i, tap in enumerate(seen.taps)]))
+        return 2.0 * value - ops.stop_gradient(value)  # The gradient towards one channel of a pair stands for both.
 
     def _sampled(self, tap: Any, draws: Any) -> Any:
         blocks = Blocks(tap.shape[-1], self.max_channels)
         positions = sample_positions(tap, self.max_positions, draws[1:])
-        rows, columns = draw_index(draws[0, 0], blocks.count), draw_index(draws[0, 1], blocks.count)
-        return mean_over_pairs(
-            squared_correlations(*blocks.select_pair(positions, rows, columns)), blocks, rows, columns
-        )
+        first, second = draw_index(draws[0, 0], blocks.count), draw_index(draws[0, 1], blocks.count)
+        rows, columns = blocks.two_combs(positions, first, second)
+        values = squared_correlations(rows, ops.stop_gradient(columns))
+        item = blocks.count * ops.arange(blocks.length, dtype="int32")
+        return mean_over_pairs(values, first + item, second + item, blocks.pair_weight)
 
     def operations(self, found: Found, batch_size: int) -> float:
         return sum(self._operations(tap, batch_size) for tap in found.taps)
@@ -116,8 +118,8 @@ class RepresentationSimilarity(Collaboration):
     def _operations(self, tap: Tap, batch_size: int) -> float:
         blocks = Blocks(tap.channels, self.max_channels)
         positions = batch_size * math.prod(count for count, _ in position_grid(tap.positions, self.max_positions))
-        # The Gram matrix and two products for its gradient; standardising takes about 20 operations a value.
-        return positions * blocks.length * (6.0 * blocks.length + 20.0 * min(blocks.count, 2))
+        # The Gram matrix and one product for its gradient; standardising takes about 20 operations a value.
+        return positions * blocks.length * (4.0 * blocks.length + 40.0 + 4.0 * (blocks.count > 1) * blocks.count)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,11 @@ from keras import ops
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """`size` items cut into `count` blocks of `length`, as few as `limit` allows; the last may be filled up with zeros.
+    """`size` items cut into `count` blocks of `length`, as few as `limit` allows; zeros fill up the last items.
+
+    There are two ways to cut. Run r has the items r · length, r · length + 1, ...; comb c has c, c + count,
+    c + 2 · count, ... Item i is in one comb and item j in one run, so that drawing one of each, or two of a kind, gives
+    every pair (i, j) the same chance. A run is the faster to read; a comb's gradient, an outer product, to write.
 
     Args:
         size: how many items there are.
@@ -27,38 +31,42 @@ class Blocks:
     def length(self) -> int:
         return math.ceil(self.size / self.count)
 
-    def select(self, values: Any, block: Any) -> Any:
-        """The items of one block along the last axis: `(..., size)` to `(..., length)`.
+    @property
+    def pair_weight(self) -> float:
+        """What a sum over the pairs of a drawn comb and a drawn run is multiplied by to estimate the mean of all."""
+        return self.count**2 / (self.size * (self.size - 1))
 
-        Args:
-            values: `(..., size)`.
-            block: index of the block, an integer scalar; it may be drawn.
-        """
-        return values if self.count == 1 else pick(self._cut(values), {len(values.shape) - 1: block})
+    def comb(self, values: Any, index: Any) -> Any:
+        """A comb of the items along the last axis: `(..., size)` to `(..., length)`; the index may be drawn."""
+        return values if self.count == 1 else pick(self._cut(values, self.length, self.count), {-1: index})
 
-    def select_pair(self, values: Any, first: Any, second: Any) -> tuple[Any, Any]:
-        """Two blocks, selected by a product of matrices, `(rows, size)` to twice `(rows, length)`.
+    def two_combs(self, values: Any, first: Any, second: Any) -> tuple[Any, Any]:
+        """Two combs by a product of matrices, `(rows, size)` to twice `(rows, length)`, for small `values`.
 
-        The gradient is a product too: one buffer as large as `values`, which is not computed again by all that it is
-        fused into, as `select`'s would be (0.7% of ResNet-50's operations at 32×32 under XLA). For small `values`.
+        The gradient is a product too: a buffer as large as `values`, which is not computed again by all that it is
+        fused into, as `comb`'s would be (0.7% of ResNet-50's operations at 32×32 under XLA).
         """
         if self.count == 1:
             return values, values
-        chosen = ops.one_hot(ops.stack([first, second]), self.count, dtype=values.dtype)
-        pair = ops.matmul(chosen, self._cut(values))
-        return pair[:, 0], pair[:, 1]
+        chosen = ops.one_hot(ops.stack([first, second], axis=-1), self.count, axis=0, dtype=values.dtype)
+        pair = ops.matmul(self._cut(values, self.length, self.count), chosen)
+        return pair[..., 0], pair[..., 1]
 
-    def _cut(self, values: Any) -> Any:
-        """`(..., size)` to `(..., count, length)`."""
+    def run(self, values: Any, index: Any) -> Any:
+        """A run of the items along the last axis: `(..., size)` to `(..., length)`; the index may be drawn."""
+        return values if self.count == 1 else pick(self._cut(values, self.count, self.length), {-2: index})
+
+    def _cut(self, values: Any, *shape: int) -> Any:
         filled = self.count * self.length - self.size
         if filled:
             values = ops.pad(values, [(0, 0)] * (len(values.shape) - 1) + [(0, filled)])
-        return ops.reshape(values, (*ops.shape(values)[:-1], self.count, self.length))
+        return ops.reshape(values, (*ops.shape(values)[:-1], *shape))
 
 
-def draw_index(uniform: Any, count: int) -> Any:
-    """One of `count` indices from a uniform number in [0, 1)."""
-    return ops.minimum(ops.cast(ops.floor(uniform * count), "int32"), count - 1)
+def draw_index(uniform: Any, count: Any) -> Any:
+    """One of `count` indices from a uniform number in [0, 1), elementwise; int32."""
+    count = ops.convert_to_tensor(count, dtype="int32")
+    return ops.minimum(ops.cast(uniform * ops.cast(count, uniform.dtype), "int32"), count - 1)
 
 
 def pick(values: Any, indices: dict[int, Any]) -> Any:
@@ -73,6 +81,7 @@ def pick(values: Any, indices: dict[int, Any]) -> Any:
     """
     shape = ops.shape(values)
     rank = len(shape)
+    indices = {axis % rank: index for axis, index in indices.items()}
 
     @ops.custom_gradient
     def select(values):
@@ -81,11 +90,11 @@ def pick(values: Any, indices: dict[int, Any]) -> Any:
 
         def gradient(*arguments, upstream=None):
             upstream = arguments[0] if upstream is None else upstream  # torch passes it by keyword.
-            chosen = ops.ones((1,) * rank, dtype=upstream.dtype)
+            spread = ops.expand_dims(upstream, tuple(indices))
             for axis, index in indices.items():
-                here = ops.one_hot(index, shape[axis], dtype=upstream.dtype)
-                chosen = chosen * ops.reshape(here, [-1 if other == axis else 1 for other in range(rank)])
-            return ops.expand_dims(upstream, tuple(indices)) * chosen
+                chosen = ops.one_hot(index, shape[axis], dtype=upstream.dtype)
+                spread = spread * ops.reshape(chosen, [-1 if other == axis else 1 for other in range(rank)])
+            return spread
 
         return ops.squeeze(kept, tuple(indices)), gradient
 
@@ -96,36 +105,45 @@ def cosines(rows: Any, columns: Any, floor: Any = 1e-20) -> Any:
     """Cosine of every pair of columns of two matrices; a column of zeros is at right angles to all.
 
     Args:
-        rows: `(size, count)`.
-        columns: `(size, other count)`.
+        rows: `(..., size, count)`.
+        columns: `(..., size, other count)`.
         floor: squared length that is added to every column's own, at least 1e-20: the gradient of a column of zeros
             must not overflow.
 
     Returns:
-        `(count, other count)` in [−1, 1], float32.
+        `(..., count, other count)` in [−1, 1], float32.
     """
     rows, columns = ops.cast(rows, "float32"), ops.cast(columns, "float32")
-    products = ops.matmul(ops.transpose(rows), columns)
+    products = ops.einsum("...si,...sj->...ij", rows, columns)
     # Scaling the products, not the columns, keeps no second copy of these for the backward pass.
-    return products * _inverse_lengths(rows, floor)[:, None] * _inverse_lengths(columns, floor)[None, :]
+    lengths = _inverse_lengths(rows, floor), _inverse_lengths(columns, floor)
+    return products * ops.expand_dims(lengths[0], -1) * ops.expand_dims(lengths[1], -2)
 
 
 def _inverse_lengths(columns: Any, floor: Any) -> Any:
-    return ops.rsqrt(ops.sum(ops.square(columns), axis=0) + floor)
+    return ops.rsqrt(ops.sum(ops.square(columns), axis=-2) + floor)
 
 
-def mean_over_pairs(values: Any, blocks: Blocks, rows: Any, columns: Any) -> Any:
-    """The mean over i != j of a value of pairs, estimated from a block of rows and a block of columns.
+def mean_over_pairs(values: Any, left: Any, right: Any, pair_weight: Any) -> Any:
+    """The mean over i != j of a value of pairs, estimated from two blocks of the items.
 
-    Averaged over all draws of the two blocks it equals the mean over all pairs exactly; pairs with a zero that fills
-    up the last block must have the value 0.
+    Averaged over all draws of the two it equals the mean over all pairs exactly; pairs with a zero that fills up the
+    last items must have the value 0.
 
     Args:
-        values: `(length, length)`, the value of each pair of a row's and a column's item.
-        blocks: how the items were cut.
-        rows: index of the block of rows.
-        columns: index of the block of columns.
+        values: `(..., length, length)`, the value of each pair.
+        left: `(..., length)`, which items the rows are.
+        right: `(..., length)`, which items the columns are.
+        pair_weight: `(...)`, the blocks' `pair_weight`.
+
+    Returns:
+        `(...)`.
     """
-    same_block = ops.cast(ops.equal(rows, columns), values.dtype)
-    diagonal = ops.eye(blocks.length, dtype=values.dtype) * same_block
-    return ops.sum(values * (1 - diagonal)) * (blocks.count**2 / (blocks.size * (blocks.size - 1)))
+    different = ops.not_equal(ops.expand_dims(left, -1), ops.expand_dims(right, -2))
+    return ops.sum(values * ops.cast(different, values.dtype), axis=(-2, -1)) * pair_weight
+
+
+def mean_over_all_pairs(values: Any) -> Any:
+    """The mean over i != j of `(size, size)` values of pairs."""
+    item = ops.arange(values.shape[-1])
+    return mean_over_pairs(values, item, item, Blocks(len(item), len(item)).pair_weight)

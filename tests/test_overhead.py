@@ -56,6 +56,8 @@ def test_a_measurement_is_made_once(overhead, tmp_path, capsys):
     whole = json.dumps(first["unwrapped"])
     results.write_text(f"{whole}\n{whole[:-9]}\n")  # The second as a full disk would leave it.
     assert overhead.finished([task], results, pairs=1) == {(task, "unwrapped"): first["unwrapped"]}
+    results.write_text(whole[:-9])
+    assert list(measured(overhead, "time", results)) == ["unwrapped"]  # Measured again, on a line of its own.
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="XLA's counts are read through JAX")

@@ -11,7 +11,7 @@ from keras_collab.intermediate_consistency import cka_distance, neighbour_diverg
 from keras_collab.kernel_similarity import kernel_similarity, welch_bound
 from keras_collab.output_consistency import consistency_divergence, cross_entropy, generalised_jensen_shannon
 from keras_collab.representation_similarity import representation_similarity, sample_positions, squared_correlations
-from keras_collab.sampling import Blocks, cosines, mean_over_pairs, pick
+from keras_collab.sampling import Blocks, cosines, mean_over_all_pairs, mean_over_pairs, pick
 
 RNG = np.random.default_rng(5)
 
@@ -227,22 +227,32 @@ def test_welch_bound_is_reached_by_a_tight_frame():
     assert float(kernel_similarity(tensor(frame))) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["a comb and a run", "two combs"])
 @pytest.mark.parametrize(("size", "limit"), [(8, 4), (9, 4), (5, 5), (7, 2)])
-def test_mean_over_all_draws_of_blocks_is_the_mean_over_all_pairs(size, limit):
+def test_mean_over_all_draws_of_blocks_is_the_mean_over_all_pairs(size, limit, kind):
+    """The value and its gradient, which is taken towards the rows alone and doubled."""
     columns = RNG.normal(size=(6, size)).astype("float32")
-    given = tensor(columns)
     blocks = Blocks(size, limit)
     assert blocks.length <= limit
-    draws = [(rows, other) for rows in range(blocks.count) for other in range(blocks.count)]
-    values = []
-    for rows, other in draws:
-        for left, right in (
-            (blocks.select(given, rows), blocks.select(given, other)),
-            blocks.select_pair(given, rows, other),
-        ):
-            values.append(float(mean_over_pairs(ops.square(cosines(left, right)), blocks, rows, other)))
+    item = ops.arange(blocks.length, dtype="int32")
+
+    def estimate(given, first, second):
+        if kind == "two combs":
+            left, right = blocks.two_combs(given, first, second)
+            items = first + blocks.count * item, second + blocks.count * item
+        else:
+            left, right = blocks.comb(given, first), blocks.run(given, second)
+            items = first + blocks.count * item, second * blocks.length + item
+        values = ops.square(cosines(left, ops.stop_gradient(right)))
+        return mean_over_pairs(values, *items, blocks.pair_weight)
+
+    draws = list(itertools.product(range(blocks.count), repeat=2))
     unit = columns / np.linalg.norm(columns, axis=0)
-    assert np.mean(values) == pytest.approx(np.mean(off_diagonal(unit.T @ unit) ** 2), rel=1e-5)
+    mean = np.mean([float(estimate(tensor(columns), *draw)) for draw in draws])
+    assert mean == pytest.approx(np.mean(off_diagonal(unit.T @ unit) ** 2), rel=1e-5)
+    found = [gradient(lambda given, draw=draw: estimate(given, *draw), columns) for draw in draws]
+    expected = gradient(lambda given: mean_over_all_pairs(ops.square(cosines(given, given))), columns)
+    np.testing.assert_allclose(2 * np.mean(found, axis=0), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_pick_is_indexing_with_its_gradient():
