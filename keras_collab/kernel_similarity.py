@@ -62,7 +62,8 @@ class KernelSimilarity(Collaboration):
     Args:
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 10.
         layers: layers with kernels (names, a regular expression, a function of the layer), or `"auto"`: every
-            convolution but the first and the depthwise ones. Defaults to `"auto"`.
+            convolution but the first, the depthwise and, in networks whose weights are mostly in wider ones, the 1×1
+            ones; see `NetworkReader.kernels`. Defaults to `"auto"`.
         max_filters: filters in a block, at most. Defaults to 8.
         form: one of the above. Defaults to `"cosine"`.
         name: column in the history. Defaults to `"kernel_similarity"`.

@@ -21,6 +21,7 @@ class Kernel:
         weight: name of the layer's attribute that holds them.
         filters: number of filters in a group.
         size: number of weights in a filter.
+        window: number of positions that a filter spans, 9 for 3×3.
         groups: filters are compared within a group only: other groups read other channels.
         filter_axis: axis of the weight that counts filters, -1, or -2 for transposed convolutions.
         depthwise: each filter reads one channel of its own.
@@ -33,11 +34,17 @@ class Kernel:
     weight: str
     filters: int
     size: int
+    window: int = 1
     groups: int = 1
     filter_axis: int = -1
     depthwise: bool = False
     channels_first: bool = False
     dense: bool = False
+
+    @property
+    def weights(self) -> int:
+        """Number of weights in all filters."""
+        return self.groups * self.filters * self.size
 
     @property
     def trainable(self) -> bool:
@@ -71,6 +78,7 @@ def _convolution(layer, path):
         weight="kernel",
         filters=filters // layer.groups,
         size=math.prod(window) * channels,
+        window=math.prod(window),
         groups=layer.groups,
         depthwise=channels == 1 and layer.groups > 1,
         channels_first=layer.data_format == "channels_first",
@@ -88,6 +96,7 @@ def _transposed_convolution(layer, path):
         weight="kernel",
         filters=filters,
         size=math.prod(window) * channels,
+        window=math.prod(window),
         filter_axis=-2,
         channels_first=layer.data_format == "channels_first",
     )
@@ -96,13 +105,14 @@ def _transposed_convolution(layer, path):
 @kernel_of.register(keras.layers.SeparableConv1D)
 @kernel_of.register(keras.layers.SeparableConv2D)
 def _separable_convolution(layer, path):
-    *window, channels, filters = layer.pointwise_kernel.shape
+    channels, filters = layer.pointwise_kernel.shape[-2:]
     return Kernel(
         path=path,
         layer=layer,
         weight="pointwise_kernel",
         filters=filters,
-        size=math.prod(window) * channels,
+        size=channels,
+        window=math.prod(layer.depthwise_kernel.shape[:-2]),
         channels_first=layer.data_format == "channels_first",
     )
 
@@ -117,6 +127,7 @@ def _depthwise_convolution(layer, path):
         weight="kernel",
         filters=multiplier,
         size=math.prod(window),
+        window=math.prod(window),
         groups=channels,
         depthwise=True,
         channels_first=layer.data_format == "channels_first",

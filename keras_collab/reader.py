@@ -96,7 +96,8 @@ class NetworkReader:
 
         Args:
             layers: names, a regular expression, a function of the layer, or `"auto"`: every convolution but the
-                first and the depthwise ones; in a network without convolutions every Dense layer but the head.
+                first and the depthwise ones, and without the 1×1 ones where the others hold a quarter of the weights or
+                more; in a network without convolutions every Dense layer but the head.
         """
         owners = {id(c.operation): c for c in reversed(self.graph.calls) if kernel_of(c.operation, c.path)}
         calls = [call for call in self.graph.calls if owners.get(id(call.operation)) is call]
@@ -146,7 +147,9 @@ class NetworkReader:
         if all(kernel.dense for kernel in kernels):
             return kernels
         first = {call.path for call in self._first_convolutions()}
-        return [k for k in kernels if not (k.dense or k.depthwise or k.path in first)]
+        convolutions = [k for k in kernels if not (k.dense or k.depthwise or k.path in first)]
+        wide = [k for k in convolutions if k.window > 1]
+        return wide if 4 * sum(k.weights for k in wide) >= sum(k.weights for k in convolutions) else convolutions
 
     def _first_convolutions(self) -> list[Call]:
         """The convolutions that no other convolution comes before."""

@@ -100,12 +100,27 @@ def test_auto_leaves_out_first_depthwise_and_dense_layers():
     x = layers.Conv2D(4, 3, name="first")(inputs)
     x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x)
     x = layers.Conv2D(16, 1, groups=8, name="one_channel_a_group")(x)
-    x = layers.Conv2D(8, 1, groups=2, name="grouped")(x)
+    x = layers.Conv2D(8, 3, padding="same", groups=2, name="grouped")(x)
     x = layers.SeparableConv2D(8, 3, padding="same", name="separable")(x)
     x = layers.Conv2DTranspose(8, 3, name="transposed")(x)
     x = layers.Conv2D(1, 1, name="single_filter")(x)
     x = layers.Dense(8, name="hidden")(layers.Flatten()(x))
     assert auto(keras.Model(inputs, layers.Dense(3, name="head")(x))) == ["grouped", "separable", "transposed"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (12, ["wide"]),  # 9 · 4 · 12 = 432 weights, and 12 · 8 = 96.
+        (2, ["wide", "pointwise"]),  # 9 · 4 · 2 = 72, of 9 · 4 · 2 + 2 · 128 = 328.
+    ],
+)
+def test_auto_leaves_out_pointwise_convolutions_where_a_quarter_of_the_weights_is_elsewhere(filters, found):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(filters, 3, name="wide")(layers.Conv2D(4, 3, name="first")(inputs))
+    x = layers.Conv2D(8 if filters == 12 else 128, 1, name="pointwise")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    assert auto(keras.Model(inputs, layers.Dense(3, name="head")(x))) == found
 
 
 def test_auto_leaves_out_a_convolution_that_classifies():
@@ -147,7 +162,11 @@ def backbone():
 
 
 def transfer(body):
-    top = [layers.Conv2D(6, 1, name="top"), layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")]
+    top = [
+        layers.Conv2D(6, 3, padding="same", name="top"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(3, activation="softmax"),
+    ]
     return keras.Sequential([keras.Input((4, 4, 2)), body, *top], name="net")
 
 

@@ -37,7 +37,7 @@ def residual(input_shape=(8, 8, 3), name="backbone"):
 
 
 RESIDUAL_TAPS = ["out1", "out2"]
-RESIDUAL_KERNELS = ["conv1", "shortcut1", "conv2", "shortcut2"]
+RESIDUAL_KERNELS = ["conv1", "conv2"]
 
 
 def inside(prefix, names):
