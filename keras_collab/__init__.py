@@ -1,6 +1,6 @@
 """keras_collab: the parts of one Keras network teach each other while it trains."""
 
-from keras_collab import schedules
+from keras_collab import datasets, label_noise, models, schedules
 from keras_collab.collab_model import CollabModel, wrap
 from keras_collab.collaboration import Collaboration, Seen
 from keras_collab.intermediate_consistency import IntermediateConsistency
@@ -21,6 +21,9 @@ __all__ = [
     "OutputConsistency",
     "RepresentationSimilarity",
     "Seen",
+    "datasets",
+    "label_noise",
+    "models",
     "schedules",
     "wrap",
 ]

@@ -1,0 +1,426 @@
+"""Reproduce: trains a grid of data set × network × method × label noise × seed, one line of results a run.
+
+    python examples/reproduce.py smoke                                   # digits, a minute or two
+    python examples/reproduce.py cifar10-subset --data cifar10-subset.zip --jobs 2
+    python examples/reproduce.py my_grid.toml --list                     # what there is to do
+
+A grid is a TOML file; those of a name alone lie in examples/grids. Each [[runs]] table in it is a product: a list
+stands for its values in turn. Results are appended to examples/results/GRID.jsonl as they come. A run that was stopped,
+at any moment, goes on from its last whole epoch when the command is given again; one in the file is not run again.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+HERE = Path(__file__).parent
+TERMS = ("output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity")
+METHODS = ("plain", "label_smoothing", *TERMS, "all_four", "song_chai_2", "song_chai_4", "r_drop", "exits")
+NETWORKS = ("resnet8", "resnet14", "resnet18", "resnet20", "vgg16")
+NOISES = ("none", "symmetric", "asymmetric", "pair_flip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All that a run depends on.
+
+    The first ones tell runs apart; two runs that differ in the others only are not to be compared, and not kept in one
+    file.
+    """
+
+    dataset: str
+    network: str
+    method: str = "plain"
+    train_size: int | None = None  # None for all.
+    width: int | None = None  # None for the network's own.
+    noise: str = "none"
+    noise_rate: float = 0.0
+    seed: int = 0
+    epochs: int = 40
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    dropout: float = 0.0
+    augment: bool = True
+    validation: float = 0.1
+    term_weights: dict[str, float] = dataclasses.field(default_factory=dict, hash=False)  # {} for the defaults.
+
+    IDENTITY = ("dataset", "network", "method", "train_size", "width", "noise", "noise_rate", "seed")
+
+    def __post_init__(self):
+        for name, choices in (("network", NETWORKS), ("method", METHODS), ("noise", NOISES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}.")
+        if not 0 <= self.noise_rate <= 1 or (self.noise == "none") != (self.noise_rate == 0):
+            raise ValueError(
+                "noise_rate must lie in [0, 1], and be 0 with noise = 'none' only. Received: "
+                f"noise={self.noise!r}, noise_rate={self.noise_rate!r}."
+            )
+
+    @property
+    def identity(self):
+        return tuple(getattr(self, name) for name in self.IDENTITY)
+
+    @property
+    def label(self):
+        noise = "" if self.noise == "none" else f" {self.noise} {self.noise_rate:.0%}"
+        return f"{self.dataset} {self.train_size or 'all'} {self.network} {self.method}{noise} seed {self.seed}"
+
+    @property
+    def digest(self):
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_grid(path):
+    """The runs of a grid file, in its order, each once."""
+    with path.open("rb") as file:
+        grid = tomllib.load(file)
+    tables, shared = grid.pop("runs", [{}]), grid
+    runs = []
+    for table in tables:
+        values = {key: value if isinstance(value, list) else [value] for key, value in {**shared, **table}.items()}
+        unknown = sorted(values.keys() - {field.name for field in dataclasses.fields(Settings)})
+        if unknown:
+            known = ", ".join(field.name for field in dataclasses.fields(Settings))
+            raise ValueError(f"{path}: there is no setting {unknown[0]!r}. Settings: {known}.")
+        runs += [Settings(**dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values())]
+    return list({run.digest: run for run in runs}.values())
+
+
+def read_results(path):
+    """The whole lines of a results file; one that was cut off, as by a full disk, is left out and run again."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"{path}: a line that was cut off is left out, its run is done again.", file=sys.stderr)
+    return records
+
+
+def still_to_do(runs, records, path):
+    """The runs without a result; raises if the file has one of the same run with other settings."""
+    done = {}
+    for record in records:
+        settings = Settings(**record["settings"])
+        done[settings.identity] = settings
+    for run in runs:
+        other = done.get(run.identity)
+        if other and other != run:
+            old, new = dataclasses.asdict(other), dataclasses.asdict(run)
+            differing = ", ".join(f"{key}: {old[key]!r}, now {new[key]!r}" for key in old if old[key] != new[key])
+            raise ValueError(
+                f"{path} has a result of '{run.label}' with other settings ({differing}). Results that are not "
+                "comparable do not go into one file: give another one, --results FILE."
+            )
+    return [run for run in runs if run.identity not in done]
+
+
+def append(path, record):
+    """Appends one line by one write, so that neither a kill nor another process can mix two lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cut_off = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+    with path.open("ab", buffering=0) as file:
+        file.write(b"\n" * cut_off + json.dumps(record).encode() + b"\n")
+
+
+# What follows runs in a process of its own, one a run: so memory is measured, and nothing is left from the run before.
+
+
+def load_data(settings, data):
+    """The data set with the labels to train with, and the true labels of its training images."""
+    from keras_collab import datasets, label_noise
+
+    arguments = {"subset": settings.train_size, "validation": settings.validation, "seed": settings.seed}
+    dataset = datasets.image_folder(data, **arguments) if data else datasets.load(settings.dataset, **arguments)
+    clean = dataset.train.labels
+    if settings.noise != "none":  # Where labels are wrong, so are those to choose by.
+        make = getattr(label_noise, settings.noise)
+        for index, name in enumerate(("train", "validation")):
+            split = getattr(dataset, name)
+            noisy = make(split.labels, settings.noise_rate, len(dataset.classes), seed=2 * settings.seed + index)
+            dataset = dataclasses.replace(dataset, **{name: datasets.Split(split.images, noisy.labels)})
+    return dataset, clean
+
+
+def build(settings, dataset):
+    """The network, and the model that trains it."""
+    import keras
+
+    import keras_collab
+    from keras_collab import baselines, models
+
+    size = {} if settings.width is None else {"width": settings.width}
+    dropout = 0.3 if settings.method == "r_drop" and not settings.dropout else settings.dropout
+    inner = getattr(models, settings.network)(dataset.input_shape, len(dataset.classes), dropout=dropout, **size)
+    network = keras.Sequential(
+        [keras.Input(dataset.input_shape), *dataset.preprocessing(augment=settings.augment), inner],
+        name=f"{settings.network}_classifier",
+    )
+    weights, method = settings.term_weights, settings.method
+    classes = {
+        "output_consistency": keras_collab.OutputConsistency,
+        "intermediate_consistency": keras_collab.IntermediateConsistency,
+        "representation_similarity": keras_collab.RepresentationSimilarity,
+        "kernel_similarity": keras_collab.KernelSimilarity,
+    }
+    if method in (*TERMS, "all_four"):
+        chosen = TERMS if method == "all_four" else (method,)
+        terms = [classes[term](**({"weight": weights[term]} if term in weights else {})) for term in chosen]
+        return network, keras_collab.wrap(network, terms)
+    if method.startswith("song_chai"):
+        ends = [tap.path for tap in keras_collab.NetworkReader(network).taps("auto")]
+        return network, baselines.MultiHead(network, ends[-3:-1] if method.endswith("4") else ends[-2:-1])
+    if method == "r_drop":
+        return network, baselines.RDrop(network)
+    if method == "exits":
+        return network, baselines.Exits(network)
+    return network, network
+
+
+def train(settings, data, folder):
+    """Trains one network and returns its record; prints a line of JSON after each epoch."""
+    import keras
+    import numpy as np
+
+    import keras_collab
+
+    keras.utils.set_random_seed(settings.seed)
+    dataset, clean = load_data(settings, data)
+    network, model = build(settings, dataset)
+    steps = -(-len(dataset.train) // settings.batch_size)
+    total = steps * settings.epochs
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, total - total // 5, warmup_target=settings.learning_rate, warmup_steps=max(1, total // 5)
+    )
+    optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    nll = keras.metrics.SparseCategoricalCrossentropy(name="nll")
+    loss = smoothed if settings.method == "label_smoothing" else "sparse_categorical_crossentropy"
+    model.compile(optimizer, loss, metrics=["accuracy", nll])
+    before = redundancy(network, dataset.validation.images)
+
+    class Recorder(keras.callbacks.Callback):
+        """Keeps what a resumed run has to know, in files that are replaced whole: epochs so far, the best weights."""
+
+        def __init__(self):
+            super().__init__()
+            self.path = folder / "epochs.json"
+            self.epochs = json.loads(self.path.read_text()) if self.path.exists() else []
+
+        def on_epoch_begin(self, epoch, logs=None):
+            del self.epochs[epoch:]  # Of an epoch that a kill cut off before its weights were kept.
+            self.started = time.perf_counter()
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.ended = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            values = {name: float(value) for name, value in logs.items()}
+            best = max((epoch["val_accuracy"] for epoch in self.epochs), default=-1.0)
+            if values["val_accuracy"] > best:
+                network.save_weights(folder / "part.weights.h5")
+                (folder / "part.weights.h5").replace(folder / "best.weights.h5")
+            self.epochs.append({**values, "seconds_per_step": (self.ended - self.started) / steps})
+            part = self.path.with_suffix(".part")
+            part.write_text(json.dumps(self.epochs))
+            part.replace(self.path)
+            print(json.dumps({"epoch": epoch + 1, "val_accuracy": values["val_accuracy"]}), flush=True)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    recorder = Recorder()
+    backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
+    model.fit(
+        # A resumed run sees other orders than in its first epochs.
+        dataset.batches("train", settings.batch_size, seed=settings.seed + 1000 * len(recorder.epochs)),
+        validation_data=dataset.batches("validation", 500, shuffle=False),
+        epochs=settings.epochs,
+        callbacks=[recorder, backup],
+        shuffle=False,  # The batches come in an order of their own each epoch.
+        verbose=0,
+    )
+    columns = {name: [epoch[name] for epoch in recorder.epochs] for name in recorder.epochs[0]}
+    seconds = columns.pop("seconds_per_step")
+    columns["val_loss"] = columns.pop("val_nll")  # Of all methods the same, also of label smoothing.
+    tested = {"last": test(network, dataset.test)}
+    memorized = memorization(network, dataset.train, clean) if settings.noise != "none" else None
+    after = redundancy(network, dataset.validation.images)
+    network.load_weights(folder / "best.weights.h5")
+    tested["best"] = test(network, dataset.test)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    backend = keras.backend.backend()
+    return {
+        "settings": dataclasses.asdict(settings),
+        "versions": {"keras_collab": keras_collab.__version__} | {name: version(name) for name in ("keras", backend)},
+        "backend": backend,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "history": columns,
+        "best_epoch": int(np.argmax(columns["val_accuracy"])),
+        "test": tested,
+        "memorization": memorized,
+        "seconds_per_step": statistics.median(seconds[1:] or seconds),
+        "peak_memory": peak,
+        "parameters": network.count_params(),
+        "added_parameters": getattr(model, "added_parameters", 0),
+        "redundancy": {
+            kind: {"layers": list(found), "before": list(found.values()), "after": list(after[kind].values())}
+            for kind, found in before.items()
+        },
+    }
+
+
+def smoothed(labels, probabilities):
+    """Cross-entropy with label smoothing 0.1 (Szegedy et al., 2016, arXiv 1512.00567)."""
+    import keras
+
+    one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), probabilities.shape[-1])
+    return keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=0.1)
+
+
+def test(network, split):
+    """Accuracy, mean negative log-likelihood in nats, and expected calibration error with 15 bins."""
+    import numpy as np
+
+    probabilities = network.predict(split.images, batch_size=500, verbose=0)
+    confidence, right = probabilities.max(axis=-1), probabilities.argmax(axis=-1) == split.labels
+    of_label = probabilities[np.arange(len(right)), split.labels]
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    gaps = [abs(np.sum(right[bins == b]) - np.sum(confidence[bins == b])) for b in range(15)]
+    return {
+        "accuracy": float(np.mean(right)),
+        "nll": float(-np.mean(np.log(np.maximum(of_label, 1e-12)))),
+        "ece": float(np.sum(gaps) / len(right)),
+    }
+
+
+def memorization(network, split, clean):
+    from keras_collab import label_noise
+
+    return label_noise.memorization(network.predict(split.images, batch_size=500, verbose=0), clean, split.labels)
+
+
+def redundancy(network, images):
+    """By layer: mean squared correlation of channels at the stage ends, mean squared cosine of kernels."""
+    import keras
+
+    import keras_collab
+    from keras_collab.kernel_similarity import kernel_similarity
+    from keras_collab.representation_similarity import representation_similarity
+
+    reader = keras_collab.NetworkReader(network)
+    taps = reader.taps("auto")
+    seen = keras.Model(reader.graph.inputs, [tap.tensor for tap in taps])(images[:256], training=False)
+    return {
+        "channels": {tap.path: float(representation_similarity(x)) for tap, x in zip(taps, seen, strict=True)},
+        "kernels": {kernel.path: float(kernel_similarity(kernel.read())) for kernel in reader.kernels()},
+    }
+
+
+# The grid.
+
+
+def run_one(settings, options, folder, on_epoch):
+    """Trains one run in a process of its own; returns what it printed if it failed."""
+    arguments = ["--run", json.dumps(dataclasses.asdict(settings)), "--results", str(options.results)]
+    arguments += ["--data", str(options.data)] if options.data else []
+    threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads}
+    with (
+        (folder.parent / f"{folder.name}.log").open("w+") as log,
+        subprocess.Popen(
+            [sys.executable, __file__, "child", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
+        ) as process,
+    ):
+        for line in process.stdout:
+            if line.startswith("{"):
+                on_epoch(json.loads(line))
+        process.wait()
+        log.seek(0)
+        return log.read()[-2000:] if process.returncode else None
+
+
+def run_grid(todo, options):
+    """Runs what is to do, `jobs` at once; returns the labels of the runs that failed."""
+    partial = options.results.with_suffix(".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    failed, lock = [], threading.Lock()
+    columns = ("{task.description:58}", BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress, ThreadPoolExecutor(options.jobs) as pool:
+        grid = progress.add_task("grid", total=len(todo))
+
+        def work(settings):
+            bar = progress.add_task(settings.label, total=settings.epochs)
+            folder = partial / settings.digest
+            started = time.perf_counter()
+            trouble = run_one(settings, options, folder, lambda said: progress.update(bar, completed=said["epoch"]))
+            with lock:
+                progress.remove_task(bar)
+                progress.advance(grid)
+                if trouble:
+                    failed.append(settings.label)
+                    progress.console.print(f"{settings.label} failed:\n{trouble}", markup=False, highlight=False)
+                else:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    (partial / f"{settings.digest}.log").unlink(missing_ok=True)
+                    progress.console.print(f"{settings.label}: {time.perf_counter() - started:.0f} s", highlight=False)
+
+        list(pool.map(work, todo))
+    return failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("grid", help="a TOML file, or the name of one in examples/grids")
+    parser.add_argument("--data", type=Path, help="folder or zip with train/CLASS/*.jpg and test/CLASS/*.jpg")
+    parser.add_argument("--results", type=Path, help="default: examples/results/GRID.jsonl")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the cores (default: 1)")
+    parser.add_argument("--list", action="store_true", help="say what is to do, and do nothing")
+    parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)  # One run, by the program itself.
+    options = parser.parse_args()
+    if options.run:
+        settings = Settings(**options.run)
+        record = train(settings, options.data, options.results.with_suffix(".partial") / settings.digest)
+        return append(options.results, record)
+    path = Path(options.grid) if Path(options.grid).suffix else HERE / "grids" / f"{options.grid}.toml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in (HERE / "grids").glob("*.toml")))
+        sys.exit(f"There is no grid {path}. Grids: {known}; or give a TOML file of your own.")
+    options.results = options.results or HERE / "results" / f"{path.stem}.jsonl"
+    try:
+        runs = read_grid(path)
+        todo = still_to_do(runs, read_results(options.results), options.results)
+    except ValueError as error:
+        sys.exit(str(error))
+    print(f"{len(runs)} runs, {len(runs) - len(todo)} of them in {options.results}, {len(todo)} to do.")
+    if options.list:
+        print("\n".join(run.label for run in todo))
+        return
+    failed = run_grid(todo, options)
+    sys.exit(f"Failed: {', '.join(failed)}." if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

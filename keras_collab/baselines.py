@@ -1,0 +1,290 @@
+"""What the collaboration terms are measured against: multi-head training, R-Drop, and exits that only training has.
+
+Each trains a network through a larger graph, of which only the network is kept: `unwrap()`. They cost what they cost:
+heads and exits have weights of their own, R-Drop a second pass. The loss given to `compile` is not used for training,
+these methods bring their own; it is what `evaluate` shows.
+"""
+
+import contextlib
+import contextvars
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_collab.checks import check_range
+from keras_collab.collab_model import CollabModel
+from keras_collab.graph import check_network
+from keras_collab.output_consistency import consistency_divergence, cross_entropy
+from keras_collab.reader import NetworkReader
+
+_training: contextvars.ContextVar[Any] = contextvars.ContextVar("training", default=None)
+
+
+@keras.saving.register_keras_serializable("keras_collab")
+class ScaleGradient(keras.layers.Layer):
+    """The identity, whose gradient is multiplied by `scale`."""
+
+    def __init__(self, scale: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def call(self, inputs):
+        return self.scale * inputs + ops.stop_gradient((1.0 - self.scale) * inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+class _Logits(keras.layers.Layer):
+    """What a Dense layer gives before its activation, in float32."""
+
+    def __init__(self, dense: keras.layers.Dense):
+        super().__init__(dtype="float32")
+        self.dense = dense
+
+    def call(self, features):
+        logits = ops.matmul(ops.cast(features, "float32"), ops.cast(self.dense.kernel, "float32"))
+        return logits + ops.cast(self.dense.bias, "float32") if self.dense.use_bias else logits
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.dense.units)
+
+
+class Baseline(keras.Model):
+    """A network that is trained through `training_graph`, a model from its inputs to a list of logits.
+
+    Args:
+        network: a Functional or built Sequential model that ends in a Dense layer.
+    """
+
+    def __init__(self, network: keras.Model, name: str | None = None):
+        if isinstance(network, CollabModel | Baseline):
+            raise ValueError(f"'{network.name}' is already wrapped. Take its network, {network.name}.unwrap().")
+        check_network(network)
+        super().__init__(name=name or network.name)
+        self.network = network
+        self.reader = NetworkReader(network)
+        self.head = self.reader.head()
+        if not isinstance(self.head.layer, keras.layers.Dense) or self.head.two_way:
+            raise ValueError(
+                f"{type(self).__name__} needs a network that ends in a Dense layer with one output a class. Received: "
+                f"'{self.head.path}', {type(self.head.layer).__name__} with {self.head.classes} outputs and activation "
+                f"{self.head.activation!r}."
+            )
+        self.training_graph = self.build_training_graph()
+        self.built = True
+
+    def build_training_graph(self) -> keras.Model:
+        """The model that training runs, sharing the network's layers; made once."""
+        raise NotImplementedError
+
+    def loss_of(self, labels: Any, logits: Sequence[Any]) -> Any:
+        """The loss of each sample, `(batch,)`.
+
+        Args:
+            labels: `(batch, classes)`, distributions.
+            logits: what `training_graph` gave.
+        """
+        raise NotImplementedError
+
+    def network_output(self, logits: Sequence[Any]) -> Any:
+        """The network's own output for the metrics, from the logits."""
+        return logits[0] if self.head.activation == "linear" else ops.softmax(logits[0])
+
+    @property
+    def added_parameters(self) -> int:
+        """Weights that training has and the network has not."""
+        return self.count_params() - self.network.count_params()
+
+    def unwrap(self) -> keras.Model:
+        """The network itself."""
+        return self.network
+
+    def train_step(self, *args, **kwargs):
+        with self._set_training():
+            return super().train_step(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _set_training(self) -> Iterator[None]:
+        token = _training.set(self)
+        try:
+            yield
+        finally:
+            _training.reset(token)
+
+    def call(self, inputs, training=None, mask=None):
+        model = self.training_graph if _training.get() is self else self.network
+        return model(inputs, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if _training.get() is not self:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        sparse = len(y.shape) == 1 or y.shape[-1] == 1
+        labels = ops.one_hot(ops.reshape(y, (-1,)), self.head.classes) if sparse else ops.cast(y, "float32")
+        losses = self.loss_of(labels, y_pred)
+        if sample_weight is not None:
+            losses = losses * ops.reshape(ops.cast(sample_weight, losses.dtype), (-1,))
+        total = self._aggregate_additional_loss(ops.mean(losses))
+        for loss in self.losses:
+            total = total + self._aggregate_additional_loss(loss)
+        return total
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        output = self.network_output(y_pred) if _training.get() is self else y_pred
+        return super().compute_metrics(x, y, output, sample_weight)
+
+
+class MultiHead(Baseline):
+    """Collaborative learning with several heads (Song & Chai, 2018, arXiv 1805.11761).
+
+    The layers after a split exist several times, each with weights of its own; the layers before are shared. Head h
+    learns from the labels and from the consensus of the others, the mean of their logits:
+    L_h = β CE(y, z_h) + (1 − β) CE(sg softmax(mean_j≠h z_j / T), softmax(z_h / T)); the total is the sum over heads.
+    At each split the gradient is divided by the number of branches (intermediate-level representation sharing), so
+    that the shared layers see the mean of the heads' gradients. The first head is the network's own and is kept.
+
+    Args:
+        network: what to train; it ends in a Dense layer.
+        splits: names of the layers after which it branches, from the input on. Defaults to the end of the stage before
+            the last.
+        branches: how many branches a split makes; `branches ** len(splits)` is the number of heads. Defaults to 2.
+        hard_share: β, in (0, 1]. Defaults to 0.5.
+        temperature: T > 0. Defaults to 2.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        splits: Sequence[str] | None = None,
+        *,
+        branches: int = 2,
+        hard_share: float = 0.5,
+        temperature: float = 2.0,
+        name: str | None = None,
+    ):
+        self.branches = check_range(self, branches=branches, least=2, whole=True)
+        self.hard_share = check_range(self, hard_share=hard_share, above=0, most=1)
+        self.temperature = check_range(self, temperature=temperature, above=0)
+        self.splits = splits
+        super().__init__(network, name)
+
+    def build_training_graph(self):
+        stages = self.reader.taps("auto", at_least=2)
+        taps = self.reader.taps(self.splits) if self.splits else stages[-2:-1]
+        graph, ends = self.reader.graph, [*(tap.tensor for tap in taps), self.head.features]
+        shared = keras.Model(graph.inputs, ends[0], name="shared")
+        parts = [keras.Model(a, b, name=f"part{i}") for i, (a, b) in enumerate(itertools.pairwise(ends))]
+        logits = self._grow(shared(graph.inputs), parts, branch="")
+        return keras.Model(graph.inputs, logits, name="training_graph")
+
+    def _grow(self, x: Any, parts: Sequence[keras.Model], branch: str) -> list[Any]:
+        """The logits of all heads that grow from `x`; in the branches "", "0", "00" layers are the network's own."""
+        if not parts:
+            dense = self.head.layer
+            if branch.strip("0"):
+                dense = type(dense).from_config({**dense.get_config(), "name": f"{dense.name}_{branch}"})
+                dense.build((None, self.head.size))
+            return [_Logits(dense)(x)]
+        x = ScaleGradient(1.0 / self.branches)(x)
+        logits = []
+        for name in (f"{branch}{index}" for index in range(self.branches)):
+            part = parts[0]
+            if name.strip("0"):
+                part = keras.models.clone_model(part)
+                part.name = f"{part.name}_{name}"  # Keras wants the names of a model's layers to be unique.
+            logits += self._grow(part(x), parts[1:], name)
+        return logits
+
+    def loss_of(self, labels, logits):
+        total, hard = 0.0, self.hard_share
+        for index, z in enumerate(logits):
+            others = [other for i, other in enumerate(logits) if i != index]
+            consensus = ops.stop_gradient(ops.softmax(sum(others) / (len(others) * self.temperature)))
+            soft = -ops.sum(consensus * ops.log_softmax(z / self.temperature), axis=-1)
+            total = total + hard * cross_entropy(labels, z[None]) + (1 - hard) * soft
+        return total
+
+
+class RDrop(Baseline):
+    """R-Drop (Liang et al., 2021, arXiv 2106.14448): two passes with different dropout masks must agree.
+
+    L = mean of both cross-entropies + weight · (KL(p₁‖p₂) + KL(p₂‖p₁)) / 2, with the batch sent through twice at once.
+
+    Args:
+        network: what to train; it has a Dropout layer and ends in a Dense layer.
+        weight: α >= 0. Defaults to 0.3.
+    """
+
+    def __init__(self, network: keras.Model, weight: float = 0.3, *, name: str | None = None):
+        self.weight = check_range(self, weight=weight, least=0)
+        super().__init__(network, name)
+
+    def build_training_graph(self):
+        if not any("Dropout" in type(call.operation).__name__ for call in self.reader.graph.calls):
+            raise ValueError(
+                f"Network '{self.network.name}' has no Dropout layer: both passes of R-Drop would be the same. "
+                "Build it with one, for instance keras_collab.models.resnet8(dropout=0.3)."
+            )
+        inputs = self.reader.graph.inputs
+        if isinstance(inputs, list | tuple | dict):
+            raise ValueError(f"RDrop takes networks with one input. Received: {inputs!r}.")
+        features = keras.Model(inputs, self.head.features, name="features")
+        both = _Logits(self.head.layer)(features(ops.concatenate([inputs, inputs])))
+        return keras.Model(inputs, both, name="training_graph")
+
+    def call(self, inputs, training=None, mask=None):
+        outputs = super().call(inputs, training=training, mask=mask)
+        return ops.split(outputs, 2) if _training.get() is self else outputs
+
+    def loss_of(self, labels, logits):
+        log_p = [ops.log_softmax(z) for z in logits]
+        apart = sum(ops.sum(ops.exp(a) * (a - b), axis=-1) for a, b in (log_p, log_p[::-1]))
+        return cross_entropy(labels, ops.stack(logits)) + self.weight * apart / 2
+
+
+class Exits(Baseline):
+    """Exits that only training has (Be Your Own Teacher, Zhang et al., 2019, arXiv 1905.08094).
+
+    Each stage but the last gets a classifier of its own, global average pooling and a Dense layer, which learns from
+    the labels and from the network's own prediction: L = CE(y, z) + Σ_l (1 − α) CE(y, z_l) + α T² KL(sg p_T ‖ p_l,T).
+    The original's bottleneck layers and feature hints are left out.
+
+    Args:
+        network: what to train; it ends in a Dense layer.
+        layers: the layers that get an exit, or `"auto"`: the end of each stage but the last.
+        soft_share: α, in [0, 1]. Defaults to 0.3.
+        temperature: T > 0. Defaults to 3.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        layers: str | Sequence[str] = "auto",
+        *,
+        soft_share: float = 0.3,
+        temperature: float = 3.0,
+        name: str | None = None,
+    ):
+        self.soft_share = check_range(self, soft_share=soft_share, least=0, most=1)
+        self.temperature = check_range(self, temperature=temperature, above=0)
+        self.layers_with_exit = layers
+        super().__init__(network, name)
+
+    def build_training_graph(self):
+        taps = self.reader.taps(self.layers_with_exit)
+        logits = [_Logits(self.head.layer)(self.head.features)]
+        for tap in taps[:-1] if self.layers_with_exit == "auto" else taps:
+            axes = range(2, len(tap.shape)) if tap.channels_first else range(1, len(tap.shape) - 1)
+            pooled = ops.mean(tap.tensor, axis=tuple(axes))
+            logits.append(keras.layers.Dense(self.head.classes, dtype="float32")(pooled))
+        return keras.Model(self.reader.graph.inputs, logits, name="training_graph")
+
+    def loss_of(self, labels, logits):
+        total, soft = cross_entropy(labels, logits[0][None]), self.soft_share
+        for z in logits[1:]:
+            agreement = consistency_divergence(logits[0], z[None], self.temperature)
+            total = total + (1 - soft) * cross_entropy(labels, z[None]) + soft * agreement
+        return total

@@ -1,0 +1,39 @@
+"""The networks have the parameters of the literature, and every network can be wrapped with all four terms."""
+
+import numpy as np
+import pytest
+
+import keras_collab
+from keras_collab import models
+
+
+def trainable(network):
+    return sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "classes", "parameters"),
+    [
+        (models.resnet18, (32, 32, 3), 10, 11_173_962),  # He et al. with the stem for small images; widely quoted.
+        (models.resnet18, (224, 224, 3), 1000, 11_689_512),  # He et al., 2016.
+        (models.resnet20, (32, 32, 3), 10, 272_474),  # He et al., 2016: 0.27 million.
+        (models.resnet14, (32, 32, 3), 10, 175_258),
+        (models.resnet8, (32, 32, 3), 10, 78_042),
+        (models.vgg16, (32, 32, 3), 10, 14_728_266),  # The usual VGG-16 for CIFAR, with batch normalization.
+    ],
+)
+def test_parameters_of_the_literature(make, shape, classes, parameters):
+    network = make(shape, classes)
+    assert trainable(network) == parameters
+    assert network.output_shape == (None, classes)
+
+
+@pytest.mark.parametrize("make", [models.resnet8, models.resnet18, models.vgg16])
+def test_narrower_larger_and_wrapped(make):
+    network = make((96, 96, 3), 7, width=4, dropout=0.2)
+    assert trainable(network) < 100_000
+    assert any(layer.name == "dropout" for layer in network.layers)
+    model = keras_collab.wrap(network)
+    taps = model.collaborations["representation_similarity"].found.taps
+    assert len(taps) >= 3
+    assert taps[-1].position_count >= 9

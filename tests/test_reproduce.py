@@ -1,0 +1,147 @@
+"""The experiment runner: what is to do, what is refused, and a run that a kill cut off ends like one that was not."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PROGRAM = EXAMPLES / "reproduce.py"
+GRID = """
+dataset = "digits"
+network = "resnet8"
+width = 4
+train_size = 100
+epochs = {epochs}
+batch_size = 50
+validation = 0.2
+learning_rate = {learning_rate}
+
+[[runs]]
+method = {methods}
+noise = "symmetric"
+noise_rate = 0.5
+"""
+
+
+@pytest.fixture
+def reproduce():
+    spec = importlib.util.spec_from_file_location("reproduce", PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["reproduce"] = module  # Dataclasses look their module up.
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["reproduce"]
+
+
+def write_grid(folder, *, epochs=3, methods=("all_four",), learning_rate=0.1):
+    path = folder / "grid.toml"
+    path.write_text(GRID.format(epochs=epochs, methods=json.dumps(list(methods)), learning_rate=learning_rate))
+    return path
+
+
+def command(grid, results, *more):
+    return [sys.executable, str(PROGRAM), str(grid), "--results", str(results), *more]
+
+
+def run(*arguments):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_runs_are_made_once_and_a_kill_costs_no_more_than_an_epoch(tmp_path):
+    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    grid = write_grid(tmp_path, epochs=6)
+    first = run(grid, whole)
+    assert first.returncode == 0, first.stdout + first.stderr
+    (record,) = lines(whole)
+    assert len(record["history"]["val_accuracy"]) == 6
+    assert record["history"].keys() >= {"loss", "accuracy", "task_loss", "kernel_similarity", "val_loss"}
+    assert record["added_parameters"] == 0
+    assert 0 <= record["memorization"]["wrong_fit"] <= 1
+    assert record["peak_memory"] > 2**26
+    assert record["best_epoch"] == int(np.argmax(record["history"]["val_accuracy"]))
+    assert not list(tmp_path.glob("whole.partial/*"))
+    again = run(grid, whole)
+    assert "1 of them in" in again.stdout
+    assert "0 to do" in again.stdout
+    assert len(lines(whole)) == 1
+
+    # The program and the run's own process are killed once three epochs are kept.
+    process = subprocess.Popen(command(grid, killed), start_new_session=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not [p for p in tmp_path.glob("killed.partial/*/epochs.json") if len(json.loads(p.read_text())) >= 3]:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not killed.exists()
+    assert run(grid, killed).returncode == 0
+    (resumed,) = lines(killed)
+    assert {len(values) for values in resumed["history"].values()} == {6}
+    np.testing.assert_allclose(resumed["history"]["val_loss"][:2], record["history"]["val_loss"][:2], rtol=1e-3)
+    assert resumed["settings"] == record["settings"]
+    assert not list(tmp_path.glob("killed.partial/*"))
+
+
+def test_results_with_other_settings_are_refused(reproduce, tmp_path):
+    results = tmp_path / "results.jsonl"
+    runs = reproduce.read_grid(write_grid(tmp_path, methods=["plain", "all_four"]))
+    assert [run.method for run in runs] == ["plain", "all_four"]
+    reproduce.append(results, {"settings": reproduce.dataclasses.asdict(runs[0])})
+    assert reproduce.still_to_do(runs, reproduce.read_results(results), results) == runs[1:]
+    changed = reproduce.read_grid(write_grid(tmp_path, learning_rate=0.2))
+    reproduce.append(results, {"settings": reproduce.dataclasses.asdict(runs[1])})
+    with pytest.raises(ValueError, match=r"learning_rate: 0.1, now 0.2.*--results FILE"):
+        reproduce.still_to_do(changed, reproduce.read_results(results), results)
+
+
+def test_a_line_that_was_cut_off_is_done_again(reproduce, tmp_path, capsys):
+    results = tmp_path / "results.jsonl"
+    runs = reproduce.read_grid(write_grid(tmp_path, methods=["plain", "all_four"]))
+    reproduce.append(results, {"settings": reproduce.dataclasses.asdict(runs[0])})
+    results.write_bytes(results.read_bytes() + b'{"settings": {"data')
+    assert reproduce.still_to_do(runs, reproduce.read_results(results), results) == runs[1:]
+    assert "cut off" in capsys.readouterr().err
+    reproduce.append(results, {"settings": reproduce.dataclasses.asdict(runs[1])})
+    assert reproduce.still_to_do(runs, reproduce.read_results(results), results) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("methods = 'plain'", r"no setting 'methods'. Settings: dataset"),
+        ("method = 'all_five'", r"method must be one of plain.*Received: 'all_five'"),
+        ("noise = 'symmetric'", r"noise_rate must lie.*Received: noise='symmetric', noise_rate=0.0"),
+        ("noise = 'symmetric'\nnoise_rate = 1.5", r"noise_rate=1.5"),
+    ],
+)
+def test_bad_grids(reproduce, tmp_path, text, message):
+    path = tmp_path / "grid.toml"
+    path.write_text(f"dataset = 'digits'\nnetwork = 'resnet8'\n{text}\n")
+    with pytest.raises(ValueError, match=message):
+        reproduce.read_grid(path)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (EXAMPLES / "grids").glob("*.toml")))
+def test_ready_grids_can_be_read(reproduce, name):
+    runs = reproduce.read_grid(EXAMPLES / "grids" / f"{name}.toml")
+    assert {run.method for run in runs} >= {"plain", "all_four"}
+    assert len({run.identity for run in runs}) == len(runs)
+
+
+def test_an_unknown_grid_is_named(tmp_path):
+    result = run("nonsense", tmp_path / "results.jsonl")
+    assert result.returncode == 1
+    assert "cifar10-subset" in result.stderr
