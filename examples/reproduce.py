@@ -220,15 +220,30 @@ def train(settings, data, folder):
     before = redundancy(network, dataset.validation.images)
 
     class Recorder(keras.callbacks.Callback):
-        """Keeps what a resumed run has to know, in files that are replaced whole: epochs so far, the best weights."""
+        """Keeps after each epoch what a resumed run needs. A file is renamed once it is whole, that of the model last.
+
+        Keras' BackupAndRestore writes over the one file that it would restore (Keras 3.15): a kill meanwhile costs the
+        run.
+        """
 
         def __init__(self):
             super().__init__()
-            self.path = folder / "epochs.json"
-            self.epochs = json.loads(self.path.read_text()) if self.path.exists() else []
+            kept = [int(path.name.split(".")[0]) for path in folder.glob("model/*.weights.h5")]
+            self.done = max(kept, default=0)
+            self.epochs = json.loads((folder / "epochs.json").read_text())[: self.done] if self.done else []
+
+        @property
+        def best(self):
+            """The number, from 1, of the first of the best epochs."""
+            return 1 + int(np.argmax([epoch["val_accuracy"] for epoch in self.epochs]))
+
+        def keep(self, kind, saved, number):
+            """Saves weights as kind/NUMBER.weights.h5."""
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            saved.save_weights(folder / "part.weights.h5")
+            (folder / "part.weights.h5").replace(folder / kind / f"{number}.weights.h5")
 
         def on_epoch_begin(self, epoch, logs=None):
-            del self.epochs[epoch:]  # Of an epoch that a kill cut off before its weights were kept.
             self.started = time.perf_counter()
 
         def on_train_batch_end(self, batch, logs=None):
@@ -236,25 +251,30 @@ def train(settings, data, folder):
 
         def on_epoch_end(self, epoch, logs=None):
             values = {name: float(value) for name, value in logs.items()}
-            best = max((epoch["val_accuracy"] for epoch in self.epochs), default=-1.0)
-            if values["val_accuracy"] > best:
-                network.save_weights(folder / "part.weights.h5")
-                (folder / "part.weights.h5").replace(folder / "best.weights.h5")
             self.epochs.append({**values, "seconds_per_step": (self.ended - self.started) / steps})
-            part = self.path.with_suffix(".part")
-            part.write_text(json.dumps(self.epochs))
-            part.replace(self.path)
-            print(json.dumps({"epoch": epoch + 1, "val_accuracy": values["val_accuracy"]}), flush=True)
+            self.done = epoch + 1
+            if self.best == self.done:
+                self.keep("best", network, self.done)
+            (folder / "epochs.part").write_text(json.dumps(self.epochs))
+            (folder / "epochs.part").replace(folder / "epochs.json")
+            self.keep("model", model, self.done)
+            for path in folder.glob("*/*.weights.h5"):
+                if int(path.name.split(".")[0]) not in (self.done, self.best):
+                    path.unlink()
+            print(json.dumps({"epoch": self.done, "val_accuracy": values["val_accuracy"]}), flush=True)
 
     folder.mkdir(parents=True, exist_ok=True)
     recorder = Recorder()
-    backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
+    if recorder.done:
+        optimizer.build(model.trainable_variables)
+        model.load_weights(folder / "model" / f"{recorder.done}.weights.h5")
     model.fit(
         # A resumed run sees other orders than in its first epochs.
-        dataset.batches("train", settings.batch_size, seed=settings.seed + 1000 * len(recorder.epochs)),
+        dataset.batches("train", settings.batch_size, seed=settings.seed + 1000 * recorder.done),
         validation_data=dataset.batches("validation", 500, shuffle=False),
+        initial_epoch=recorder.done,
         epochs=settings.epochs,
-        callbacks=[recorder, backup],
+        callbacks=[recorder],
         shuffle=False,  # The batches come in an order of their own each epoch.
         verbose=0,
     )
@@ -264,7 +284,7 @@ def train(settings, data, folder):
     tested = {"last": test(network, dataset.test)}
     memorized = memorization(network, dataset.train, clean) if settings.noise != "none" else None
     after = redundancy(network, dataset.validation.images)
-    network.load_weights(folder / "best.weights.h5")
+    network.load_weights(folder / "best" / f"{recorder.best}.weights.h5")
     tested["best"] = test(network, dataset.test)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     backend = keras.backend.backend()
@@ -274,7 +294,7 @@ def train(settings, data, folder):
         "backend": backend,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "history": columns,
-        "best_epoch": int(np.argmax(columns["val_accuracy"])),
+        "best_epoch": recorder.best,
         "test": tested,
         "memorization": memorized,
         "seconds_per_step": statistics.median(seconds[1:] or seconds),

@@ -152,9 +152,10 @@ class IntermediateConsistency(Collaboration):
         return ops.mean(ops.stack(values))
 
     def operations(self, found: Found, batch_size: int) -> float:
-        # One similarity matrix a tap, and two products for its gradient, which a target does not have.
-        channels = [tap.channels for tap in found.taps]
-        products = 3 * sum(channels) - (0 if self.form == "nearest_neighbours" else 2 * channels[-1])
+        # One similarity matrix a tap, and one product (CKA: two) for its gradient, which a target does not have.
+        channels, backward = [tap.channels for tap in found.taps], 2 if self.form == "cka" else 1
+        target = 0 if self.form == "nearest_neighbours" else channels[-1]
+        products = sum(channels) + backward * (sum(channels) - target)
         pooling = sum(2.0 * batch_size * tap.channels * tap.position_count for tap in found.taps)
         return 2.0 * batch_size**2 * products + pooling
 

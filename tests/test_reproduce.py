@@ -70,7 +70,7 @@ def test_runs_are_made_once_and_a_kill_costs_no_more_than_an_epoch(tmp_path):
     assert record["added_parameters"] == 0
     assert 0 <= record["memorization"]["wrong_fit"] <= 1
     assert record["peak_memory"] > 2**26
-    assert record["best_epoch"] == int(np.argmax(record["history"]["val_accuracy"]))
+    assert record["best_epoch"] == 1 + int(np.argmax(record["history"]["val_accuracy"]))
     assert not list(tmp_path.glob("whole.partial/*"))
     again = run(grid, whole)
     assert "1 of them in" in again.stdout
