@@ -101,6 +101,9 @@ def test_public_names():
         "OutputConsistency",
         "RepresentationSimilarity",
         "Seen",
+        "datasets",
+        "label_noise",
+        "models",
         "schedules",
         "wrap",
     ]

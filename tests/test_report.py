@@ -1,0 +1,294 @@
+"""The report's numbers against NumPy and SciPy, what it refuses, and a page that says what the data say."""
+
+import copy
+import importlib.util
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+RUN = {
+    "settings": {
+        **{"dataset": "cifar10-subset", "train_size": 2000, "network": "resnet8", "width": 16, "method": "plain"},
+        **{"noise": "none", "noise_rate": 0.0, "seed": 0, "epochs": 5, "batch_size": 128, "learning_rate": 0.1},
+        **{"weight_decay": 0.0005, "augment": True},
+    },
+    "versions": {"keras_collab": "0.1.0", "keras": "3.15.1", "tensorflow": "2.21.0"},
+    "backend": "tensorflow",
+    "machine": "Linux x86_64, 2 cores",
+    "history": {"loss": [9.0, 2.0, 1.5, 1.2, 1.0], "val_loss": [8.0, 1.9, 1.6, 1.4, 1.3], "val_accuracy": [0.1] * 5},
+    "best_epoch": 4,
+    "test": {"last": {"accuracy": 0.6, "nll": 1.2, "ece": 0.08}, "best": {"accuracy": 0.61, "nll": 1.1, "ece": 0.07}},
+    "memorization": None,
+    "seconds_per_step": 0.2,
+    "peak_memory": 1000,
+    "parameters": 78000,
+    "added_parameters": 0,
+    "redundancy": None,
+}
+SERIES = "cifar10-subset, 2,000 images, resnet8"
+ALL = "cifar10-subset, all images, resnet8, width unset"
+GAIN = {"plain": [0.600, 0.612, 0.590], "all_four": [0.622, 0.630, 0.614]}
+LOSS = {"plain": GAIN["all_four"], "all_four": GAIN["plain"]}
+OPEN = {"plain": [0.600, 0.612, 0.590], "all_four": [0.610, 0.603, 0.596]}
+DOWN = {"plain": OPEN["all_four"], "all_four": OPEN["plain"]}
+
+
+def run(method="plain", seed=0, accuracy=0.6, settings=(), **changes):
+    record = copy.deepcopy(RUN | changes)
+    record["settings"] |= {"method": method, "seed": seed, **dict(settings)}
+    record["test"]["last"]["accuracy"] = accuracy
+    return record
+
+
+def runs_of(accuracies, **changes):
+    return [run(method, s, value, **changes) for method, values in accuracies.items() for s, value in enumerate(values)]
+
+
+@pytest.fixture
+def report(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("report", Path(__file__).parents[1] / "examples" / "report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(tmp_path)
+    return module
+
+
+def write(*records, path="runs.jsonl"):
+    Path(path).write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    return Path(path)
+
+
+def tables(report, *records):
+    """{title: {method: row}} of the records."""
+    runs, _ = report.read([write(*records)])
+    comparisons, found = report.compare(runs), {}
+    for title, group in runs.groupby("title"):
+        frame = report.table(group, [one for one in comparisons if one.title == title])
+        found[title] = frame.set_index("method").to_dict("index")
+    return found
+
+
+def page(report, monkeypatch, *records):
+    write(*records)
+    monkeypatch.setattr(sys, "argv", ["report.py", "runs.jsonl"])
+    report.main()
+    return Path("report.html").read_text(encoding="utf-8")
+
+
+def test_numbers_of_the_table(report):
+    accuracy = {"plain": np.array([0.60, 0.63, 0.58, 0.61]), "all_four": np.array([0.63, 0.64, 0.62, 0.61])}
+    records = runs_of(accuracy)
+    for record, nll in zip(records, np.linspace(1.0, 1.7, 8), strict=True):
+        record["test"]["last"] |= {"nll": nll, "ece": nll / 10}
+        record["test"]["best"]["accuracy"] = nll / 2
+    for record, seconds in zip(records, [0.2, 0.2, 0.2, 0.2, 0.21, 0.22, 0.24, 0.30], strict=True):
+        record |= {"seconds_per_step": seconds, "peak_memory": int(1e6 * seconds)}
+    for record in records[4:]:
+        record["added_parameters"] = 7800
+    (found,) = tables(report, *records).values()
+    gain = 100 * (accuracy["all_four"] - accuracy["plain"])
+    low, high = stats.ttest_rel(100 * accuracy["all_four"], 100 * accuracy["plain"]).confidence_interval(0.95)
+    assert found["plain"] == {
+        "seeds": "4",
+        "accuracy, last epoch, %": f"60.50 ± {np.std([60, 63, 58, 61], ddof=1):.2f}",
+        "accuracy, best epoch, %": f"57.50 ± {np.std([50, 55, 60, 65], ddof=1):.2f}",
+        "NLL": f"1.150 ± {np.std([1.0, 1.1, 1.2, 1.3], ddof=1):.3f}",
+        "ECE, %": f"11.50 ± {np.std([10, 11, 12, 13], ddof=1):.2f}",
+        "difference to plain, points": "",
+        "change of error": "",
+        "time a step": "",
+        "peak memory": "",
+        "added parameters": "0",
+    }
+    row = found["all four"]
+    assert row["difference to plain, points"] == f"+{gain.mean():.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
+    assert row["change of error"] == f"−{100 * 2.0 / 39.5:.1f}%"
+    assert row["time a step"] == row["peak memory"] == f"{np.median([1.05, 1.10, 1.20, 1.50]):.2f}×"
+    assert row["added parameters"] == "7,800 (10%)"
+
+
+def test_pairs_are_of_one_seed_and_otherwise_equal_settings(report):
+    plain, other = [0.50, 0.60, 0.70], {0: 0.51, 1: 0.62, 2: 0.73, 9: 0.99}
+    records = [run("new_one", seed, value) for seed, value in reversed(other.items())] + runs_of({"plain": plain})
+    records += [run("new_one", seed, 0.9, {"width": 32}) for seed in range(3)]
+    records += [run("r_drop", seed, 0.9, machine="another") for seed in range(3)]
+    found = tables(report, *records)
+    narrow, wide = found.values()
+    assert list(found) == [f"{SERIES}, width {width}, no noise" for width in (16, 32)]
+    assert list(narrow) == ["plain", "r drop", "new one"]
+    half = stats.t.ppf(0.975, 2) * 1.0 / 3**0.5  # The differences are 1, 2 and 3 points.
+    expected = f"+2.00 (−{half - 2:.2f} to +{2 + half:.2f}), 3 of 4 seeds"
+    assert narrow["new one"]["difference to plain, points"] == expected
+    assert narrow["new one"]["seeds"] == "4"
+    assert narrow["r drop"]["time a step"] == "" != narrow["new one"]["time a step"]
+    of_pairs = {"difference to plain, points", "change of error", "time a step", "peak memory"}
+    assert set(narrow["new one"]) - set(wide["new one"]) == of_pairs
+
+
+def test_settings_of_reproduce_may_be_null_and_weights_are_the_method_s_own(report):
+    """Null stands for all images, or a network's own width. Plain training has no terms, so no weights to agree in."""
+    whole = {"train_size": None, "width": None, "term_weights": {}}
+    weights = {"term_weights": {"kernel_similarity": 5.0}}
+    records = [run("plain", seed, 0.6 + seed / 100, whole) for seed in range(2)]
+    records += [run("all_four", seed, 0.7 + seed / 50, whole | weights) for seed in range(2)]
+    (found,) = tables(report, *records, *[run("r_drop", 0, 0.6, whole)]).items()
+    assert found[0] == "cifar10-subset, all images, resnet8, no noise"
+    assert found[1]["all four"]["difference to plain, points"].startswith("+10.50 (")
+    found = tables(report, *records, *[run("all_four", seed, 0.6, whole) for seed in range(2)], run("exits"))
+    assert list(found) == [f"{SERIES}, width 16, no noise", f"{ALL}, no noise"]
+    assert list(found[f"{ALL}, no noise"]) == ["plain", "all four (kernel similarity 5.0)", "all four (default)"]
+
+
+def test_a_group_without_plain_says_so(report, monkeypatch):
+    monkeypatch.setattr(report, "pictures", lambda runs, comparisons: {})
+    text = page(report, monkeypatch, *runs_of({"all_four": [0.6, 0.7]}))
+    assert "Nothing can be said yet: no run has a plain run to compare with" in text
+    assert "No plain run: no differences, no ratios of cost." in text
+    assert "difference to plain" not in text
+    assert "No plain run" in Path("report.md").read_text(encoding="utf-8")
+
+
+def test_a_single_seed_has_no_deviation_and_no_interval(report, monkeypatch):
+    (found,) = tables(report, run(), run("exits", accuracy=0.65)).values()
+    assert found["exits"]["difference to plain, points"] == "+5.00"
+    assert found["exits"]["accuracy, last epoch, %"] == "65.00"
+    text = page(report, monkeypatch, run(), run("exits", accuracy=0.65))
+    assert "Nothing can be said yet: every comparison has a single seed" in text
+    assert "A single seed, so no deviation and no interval: plain, exits." in text
+    measured = text.index("<h2>How it was measured</h2>")
+    assert "±" not in text[:measured]
+    assert "interval" not in text[text.index("<section>") : measured].replace("no deviation and no interval", "")
+
+
+def test_noisy_runs_say_what_was_memorized(report):
+    noisy = {"noise": "pair_flip", "noise_rate": 0.4}
+    records = [
+        run(method, seed, settings=noisy, memorization={"clean_accuracy": 0.9 + seed / 10, "wrong_fit": 0.3})
+        for method in ("plain", "all_four")
+        for seed in range(2)
+    ]
+    found = tables(report, *records, run())
+    assert list(found) == [
+        f"cifar10-subset, 2,000 images, resnet8, {noise}" for noise in ("40% pair flip noise", "no noise")
+    ]
+    noisy, clean = found.values()
+    assert noisy["all four"]["right on clean training labels, %"] == f"95.00 ± {np.std([90, 100], ddof=1):.2f}"
+    assert noisy["all four"]["fit to wrong training labels, %"] == "30.00 ± 0.00"
+    assert not any("labels" in name for name in clean["plain"])
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "headline", "tally"),
+    [
+        (GAIN, "All four gains 2.13 points of accuracy over plain training", "1 show a gain and 0 a loss"),
+        (LOSS, "No gain can be told from chance; all four loses 2.13 points of accuracy", "0 show a gain and 1 a loss"),
+        (OPEN, "No method can be told from plain training by its accuracy", "0 show a gain and 0 a loss"),
+        (DOWN, "No method can be told from plain training by its accuracy", "0 show a gain and 0 a loss"),
+    ],
+)
+def test_headline_is_what_the_intervals_say(report, monkeypatch, accuracies, headline, tally):
+    monkeypatch.setattr(report, "pictures", lambda runs, comparisons: {})
+    records = runs_of(accuracies) + [run("exits", seed, value) for seed, value in enumerate(accuracies["plain"])]
+    text = page(report, monkeypatch, *records)
+    assert f"<h1>{headline}" in text
+    assert f"Of 2 comparisons with plain training {tally}" in text
+    assert f"# {headline}" in Path("report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "misses"),
+    [
+        (lambda record: record.pop("machine"), "machine"),
+        (lambda record: record["settings"].pop("noise_rate"), "settings.noise_rate"),
+        (lambda record: record["test"].pop("best"), "test.best.accuracy, test.best.nll, test.best.ece"),
+        (lambda record: record["test"]["last"].update(nll=None), "test.last.nll"),
+        (lambda record: record.pop("redundancy"), "redundancy.channels.layers, redundancy.channels.before"),
+        (lambda record: record.update(memorization={"clean_accuracy": 0.9}), "memorization.wrong_fit"),
+        (lambda record: record.update(settings=None), "settings.dataset, settings.train_size"),
+    ],
+)
+def test_missing_fields_are_named_with_file_and_line(report, damage, misses):
+    broken = run(seed=1)
+    damage(broken)
+    with pytest.raises(SystemExit, match=rf"^runs\.jsonl:2 is no whole record of a run: it misses {re.escape(misses)}"):
+        report.read([write(run(), broken)])
+
+
+def test_what_is_no_record_and_no_run_at_all(report):
+    with pytest.raises(SystemExit, match=r"runs\.jsonl:1 is no whole record of a run"):
+        report.read([write([1, 2])])
+    with pytest.raises(SystemExit, match=r"There is no run in runs\.jsonl"):
+        report.read([write()])
+
+
+def test_the_same_run_twice_is_named_with_both_lines(report):
+    files = [write(run(), run(seed=1)), write(run("all_four"), run(seed=1, accuracy=0.7), path="more.jsonl")]
+    with pytest.raises(SystemExit, match=r"^runs\.jsonl:2 and more\.jsonl:2 are the same run: plain, seed 1, cifar10"):
+        report.read(files)
+
+
+def test_a_line_cut_off_is_skipped_with_a_message(report, monkeypatch, capsys):
+    monkeypatch.setattr(report, "pictures", lambda runs, comparisons: {})
+    whole = "".join(f"{json.dumps(record)}\n" for record in runs_of(GAIN))
+    Path("runs.jsonl").write_text(whole + json.dumps(run(seed=3))[:-20])
+    monkeypatch.setattr(sys, "argv", ["report.py", "runs.jsonl", "--output", "new/place"])
+    report.main()
+    assert capsys.readouterr().err == "runs.jsonl:7 is cut off and was skipped.\n"
+    text = Path("new/place/report.html").read_text(encoding="utf-8")
+    assert "<li>runs.jsonl:7 is cut off and was skipped.</li>" in text
+    assert "6 training runs" in text
+
+
+class Loads(HTMLParser):
+    """Collects what a browser would load, ids, and tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.urls, self.ids, self.tags = re.findall(r"url\(([^)]*)\)|@import", text), [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            self.ids += [value] if name == "id" else []
+            self.urls += [value] if name in ("src", "srcset", "href", "xlink:href", "data", "poster") else []
+
+
+def test_the_page_is_whole_in_itself(report, monkeypatch, capsys):
+    layers = {
+        "layers": ["resnet8/stem", "resnet8/stage1", "resnet8/stage2"],
+        "before": [0.1, 0.1, 0.2],
+        "after": [0.2, 0.3, 0.3],
+    }
+    measured = {"redundancy": {"channels": layers, "kernels": layers}}
+    records = runs_of(GAIN | {"<b>&new": [0.61, 0.60, 0.62]}, **measured)
+    noise = {"noise": "symmetric", "noise_rate": 0.2}
+    memorized = {"clean_accuracy": 0.9, "wrong_fit": 0.3}
+    records += [run(method, 0, 0.5, noise, memorization=memorized) for method in ("all_four", "<b>&new")]
+    text = page(report, monkeypatch, *records)
+    loads = Loads(text)
+    assert [url for url in loads.urls if not url.startswith("#")] == []
+    assert not {"img", "script", "link", "iframe", "object", "image", "use"} & set(loads.tags) - {"use"}
+    assert len(loads.ids) == len(set(loads.ids))
+    assert {url[1:] for url in loads.urls} <= set(loads.ids)
+    # Of the clean group all six, of the noisy one accuracy and two curves, and accuracy against noise.
+    assert loads.tags.count("svg") == 6 + 3 + 1
+    assert "prefers-color-scheme: dark" in text
+    assert "&lt;b&gt;&amp;new" in text
+    assert "<b>&new" not in text
+    assert ">stage2</text>" in text
+    for said in ("python report.py runs.jsonl", "3.15.1", "Linux x86_64, 2 cores", "0, 1, 2", "2 of 11 runs have no"):
+        assert said in text
+
+    markdown = Path("report.md").read_text(encoding="utf-8")
+    assert set(markdown.splitlines()) <= {line.rstrip() for line in capsys.readouterr().out.splitlines()}
+    pictures = set(re.findall(r"\(report/(.*)\)", markdown))
+    assert pictures == {path.name for path in Path("report").iterdir()}
+    assert len(pictures) == 10
+    assert {path.name for path in Path().iterdir()} == {"runs.jsonl", "report.html", "report.md", "report"}
