@@ -10,7 +10,7 @@ from keras_collab.checks import check_choice, check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.kernels import Kernel
 from keras_collab.reader import Found, Layers, NetworkReader
-from keras_collab.sampling import Blocks, cosines, draw_index, mean_over_all_pairs, mean_over_pairs
+from keras_collab.sampling import Blocks, cosines, draw_index, mean_over_all_pairs, mean_over_pairs, scale_gradient
 
 FORMS = ("cosine", "angle")
 
@@ -101,8 +101,8 @@ class KernelSimilarity(Collaboration):
         for kernels in alike.values():
             values.append(self._sampled(kernels, draws[:, start : start + len(kernels)]))
             start += len(kernels)
-        value = ops.mean(ops.concatenate(values))
-        return 2.0 * value - ops.stop_gradient(value)  # The gradient towards one filter of a pair stands for both.
+        # The gradient towards one filter of a pair stands for both.
+        return scale_gradient(ops.mean(ops.concatenate(values)), 2.0)
 
     def _blocks(self, kernel: Kernel) -> Blocks:
         return Blocks(kernel.filters, self.max_filters)

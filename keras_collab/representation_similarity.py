@@ -9,7 +9,16 @@ from keras import ops
 from keras_collab.checks import check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.reader import Found, Layers, NetworkReader, Tap
-from keras_collab.sampling import Blocks, cosines, draw_index, mean_over_all_pairs, mean_over_pairs, pick
+from keras_collab.sampling import (
+    Blocks,
+    cosines,
+    draw_index,
+    mean_over_all_pairs,
+    mean_over_pairs,
+    pick,
+    scale_gradient,
+    window,
+)
 
 
 def squared_correlations(rows: Any, columns: Any) -> Any:
@@ -101,7 +110,7 @@ class RepresentationSimilarity(Collaboration):
     def call(self, seen: Seen) -> Any:
         draws = keras.random.uniform((len(seen.taps), 3, 3), seed=self.seed_generator)
         value = ops.mean(ops.stack([self._sampled(tap, draws[i]) for i, tap in enumerate(seen.taps)]))
-        return 2.0 * value - ops.stop_gradient(value)  # The gradient towards one channel of a pair stands for both.
+        return scale_gradient(value, 2.0)  # The gradient towards one channel of a pair stands for both.
 
     def _sampled(self, tap: Any, draws: Any) -> Any:
         blocks = Blocks(tap.shape[-1], self.max_channels)
@@ -156,13 +165,10 @@ def sample_positions(tap: Any, max_positions: int, draws: Any) -> Any:
     sizes, channels = tap.shape[1:-1], tap.shape[-1]
     grid = [] if None in sizes else position_grid(sizes, max_positions)
     if any(count < size for (count, _), size in zip(grid, sizes, strict=False)):
-        covered = [count * stride for count, stride in grid]
-        if covered != list(sizes):  # The grid does not fill the map: it begins anywhere.
-            starts = [
-                draw_index(draws[1, axis], size - length + 1)
-                for axis, (size, length) in enumerate(zip(sizes, covered, strict=True))
-            ]
-            tap = ops.slice(tap, [0, *starts, 0], [ops.shape(tap)[0], *covered, channels])
+        for axis, (size, (count, stride)) in enumerate(zip(sizes, grid, strict=True)):
+            # A grid that does not fill the map begins anywhere.
+            start = draw_index(draws[1, axis], size - count * stride + 1)
+            tap = window(tap, 1 + axis, start, count * stride)
         tap = ops.reshape(tap, (ops.shape(tap)[0], *(side for pair in grid for side in pair), channels))
         tap = pick(tap, {2 + 2 * axis: draw_index(draws[0, axis], stride) for axis, (_, stride) in enumerate(grid)})
     return ops.reshape(tap, (-1, channels))

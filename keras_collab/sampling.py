@@ -69,11 +69,17 @@ def draw_index(uniform: Any, count: Any) -> Any:
     return ops.minimum(ops.cast(uniform * ops.cast(count, uniform.dtype), "int32"), count - 1)
 
 
+def scale_gradient(values: Any, scale: float) -> Any:
+    """`values`, with a gradient that is multiplied by `scale`."""
+    return scale * values + ops.stop_gradient((1.0 - scale) * values)
+
+
 def pick(values: Any, indices: dict[int, Any]) -> Any:
     """`values` at one index along each of some axes, which go; an index may be drawn inside a compiled step.
 
     The gradient is a selection that the compiler fuses into what it is added to. A slice's own gradient would be a
-    buffer of the full size, 9% of ResNet-18's temporary memory under XLA; a gather's, a dense scatter.
+    buffer of the full size, 9% of ResNet-18's temporary memory under XLA; a gather's, a dense scatter. What is read is
+    a gather, since TensorFlow (2.21) compiles a step with XLA anew for every place where a slice begins.
 
     Args:
         values: an array.
@@ -85,9 +91,6 @@ def pick(values: Any, indices: dict[int, Any]) -> Any:
 
     @ops.custom_gradient
     def select(values):
-        starts = [indices.get(axis, 0) for axis in range(rank)]
-        kept = ops.slice(values, starts, [1 if axis in indices else shape[axis] for axis in range(rank)])
-
         def gradient(*arguments, upstream=None):
             upstream = arguments[0] if upstream is None else upstream  # torch passes it by keyword.
             spread = ops.expand_dims(upstream, tuple(indices))
@@ -96,7 +99,29 @@ def pick(values: Any, indices: dict[int, Any]) -> Any:
                 spread = spread * ops.reshape(chosen, [-1 if other == axis else 1 for other in range(rank)])
             return spread
 
-        return ops.squeeze(kept, tuple(indices)), gradient
+        for axis in sorted(indices, reverse=True):
+            values = ops.take(values, indices[axis], axis=axis)
+        return values, gradient
+
+    return select(values)
+
+
+def window(values: Any, axis: int, start: Any, length: int) -> Any:
+    """`length` values from `start` on along an axis; the start may be drawn inside a compiled step. See `pick`."""
+    size = values.shape[axis]
+    if length == size:
+        return values
+
+    @ops.custom_gradient
+    def select(values):
+        def gradient(*arguments, upstream=None):
+            upstream = arguments[0] if upstream is None else upstream
+            place = ops.arange(size, dtype="int32") - start
+            inside = ops.cast(ops.logical_and(place >= 0, place < length), upstream.dtype)
+            spread = ops.take(upstream, ops.clip(place, 0, length - 1), axis=axis)
+            return spread * ops.reshape(inside, [-1 if other == axis else 1 for other in range(len(spread.shape))])
+
+        return ops.take(values, start + ops.arange(length, dtype="int32"), axis=axis), gradient
 
     return select(values)
 

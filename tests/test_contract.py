@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
 import pytest
-from conftest import small_data, small_network, twin, zero_weights
+from conftest import TERMS, small_data, small_network, twin, zero_weights
 from keras import layers, ops
 
 import keras_collab
@@ -97,6 +98,20 @@ def test_one_forward_pass_a_step_and_no_parameters():
 
 
 # 3. evaluate and predict are the network's own.
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="about TensorFlow's use of XLA")
+def test_xla_compiles_a_step_once():
+    """TensorFlow compiles anew for each value that it takes for a constant, as the place where a slice begins."""
+    x, y = small_data()
+    terms = [TERMS[name]() for name in ("output", "intermediate", "representation", "kernel")]
+    model = compile_model(keras_collab.wrap(small_network(), terms), jit_compile=True)
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        model.train_on_batch(x, y)
+        seconds.append(time.perf_counter() - started)
+    assert max(seconds[1:]) < seconds[0] / 10
 
 
 def test_evaluate_and_predict_are_the_networks_own():

@@ -11,7 +11,7 @@ from keras_collab.intermediate_consistency import cka_distance, neighbour_diverg
 from keras_collab.kernel_similarity import kernel_similarity, welch_bound
 from keras_collab.output_consistency import consistency_divergence, cross_entropy, generalised_jensen_shannon
 from keras_collab.representation_similarity import representation_similarity, sample_positions, squared_correlations
-from keras_collab.sampling import Blocks, cosines, mean_over_all_pairs, mean_over_pairs, pick
+from keras_collab.sampling import Blocks, cosines, mean_over_all_pairs, mean_over_pairs, pick, window
 
 RNG = np.random.default_rng(5)
 
@@ -262,6 +262,17 @@ def test_pick_is_indexing_with_its_gradient():
     expected = np.zeros_like(x)
     expected[:, 2, :, 4] = weight
     np.testing.assert_array_equal(gradient(lambda v: ops.sum(pick(v, {1: 2, 3: 4}) * tensor(weight)), x), expected)
+
+
+def test_window_is_slicing_with_its_gradient():
+    x = RNG.normal(size=(2, 7, 3)).astype("float32")
+    weight = RNG.normal(size=(2, 4, 3)).astype("float32")
+    for start in range(4):
+        np.testing.assert_array_equal(ops.convert_to_numpy(window(tensor(x), 1, start, 4)), x[:, start : start + 4])
+        expected = np.zeros_like(x)
+        expected[:, start : start + 4] = weight
+        found = gradient(lambda v, start=start: ops.sum(window(v, 1, start, 4) * tensor(weight)), x)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_positions_are_a_grid_with_the_drawn_offset():
