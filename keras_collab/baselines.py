@@ -5,20 +5,24 @@ heads and exits have weights of their own, R-Drop a second pass. The loss given 
 these methods bring their own; it is what `evaluate` shows.
 """
 
-import contextlib
 import contextvars
+import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_collab.checks import check_range
-from keras_collab.collab_model import CollabModel
+from keras_collab.collab_model import CollabModel, check_not_wrapped, scoped
+from keras_collab.collaboration import weighted_mean
 from keras_collab.graph import check_network
+from keras_collab.head import Head, read_head
+from keras_collab.intermediate_consistency import pool
 from keras_collab.output_consistency import consistency_divergence, cross_entropy
 from keras_collab.reader import NetworkReader
+from keras_collab.sampling import scale_gradient
 
 _training: contextvars.ContextVar[Any] = contextvars.ContextVar("training", default=None)
 
@@ -32,25 +36,22 @@ class ScaleGradient(keras.layers.Layer):
         self.scale = scale
 
     def call(self, inputs):
-        return self.scale * inputs + ops.stop_gradient((1.0 - self.scale) * inputs)
+        return scale_gradient(inputs, self.scale)
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale}
 
 
 class _Logits(keras.layers.Layer):
-    """What a Dense layer gives before its activation, in float32."""
+    """The logits of a head, in float32."""
 
-    def __init__(self, dense: keras.layers.Dense):
+    def __init__(self, head: Head):
         super().__init__(dtype="float32")
-        self.dense = dense
+        self.head = head
+        self.classifier = head.layer  # So that Keras finds its weights.
 
     def call(self, features):
-        logits = ops.matmul(ops.cast(features, "float32"), ops.cast(self.dense.kernel, "float32"))
-        return logits + ops.cast(self.dense.bias, "float32") if self.dense.use_bias else logits
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.dense.units)
+        return read_head(self.head, features).logits
 
 
 class Baseline(keras.Model):
@@ -61,8 +62,7 @@ class Baseline(keras.Model):
     """
 
     def __init__(self, network: keras.Model, name: str | None = None):
-        if isinstance(network, CollabModel | Baseline):
-            raise ValueError(f"'{network.name}' is already wrapped. Take its network, {network.name}.unwrap().")
+        check_not_wrapped(network, CollabModel, Baseline)
         check_network(network)
         super().__init__(name=name or network.name)
         self.network = network
@@ -104,16 +104,8 @@ class Baseline(keras.Model):
         return self.network
 
     def train_step(self, *args, **kwargs):
-        with self._set_training():
+        with scoped(_training, self):
             return super().train_step(*args, **kwargs)
-
-    @contextlib.contextmanager
-    def _set_training(self) -> Iterator[None]:
-        token = _training.set(self)
-        try:
-            yield
-        finally:
-            _training.reset(token)
 
     def call(self, inputs, training=None, mask=None):
         model = self.training_graph if _training.get() is self else self.network
@@ -122,12 +114,8 @@ class Baseline(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if _training.get() is not self:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        sparse = len(y.shape) == 1 or y.shape[-1] == 1
-        labels = ops.one_hot(ops.reshape(y, (-1,)), self.head.classes) if sparse else ops.cast(y, "float32")
-        losses = self.loss_of(labels, y_pred)
-        if sample_weight is not None:
-            losses = losses * ops.reshape(ops.cast(sample_weight, losses.dtype), (-1,))
-        total = self._aggregate_additional_loss(ops.mean(losses))
+        losses = self.loss_of(self.head.label_distributions(y), y_pred)
+        total = self._aggregate_additional_loss(weighted_mean(losses, sample_weight))
         for loss in self.losses:
             total = total + self._aggregate_additional_loss(loss)
         return total
@@ -183,11 +171,12 @@ class MultiHead(Baseline):
     def _grow(self, x: Any, parts: Sequence[keras.Model], branch: str) -> list[Any]:
         """The logits of all heads that grow from `x`; in the branches "", "0", "00" layers are the network's own."""
         if not parts:
-            dense = self.head.layer
+            head, dense = self.head, self.head.layer
             if branch.strip("0"):
                 dense = type(dense).from_config({**dense.get_config(), "name": f"{dense.name}_{branch}"})
-                dense.build((None, self.head.size))
-            return [_Logits(dense)(x)]
+                dense.build((None, head.size))
+                head = dataclasses.replace(head, layer=dense)
+            return [_Logits(head)(x)]
         x = ScaleGradient(1.0 / self.branches)(x)
         logits = []
         for name in (f"{branch}{index}" for index in range(self.branches)):
@@ -232,7 +221,7 @@ class RDrop(Baseline):
         if isinstance(inputs, list | tuple | dict):
             raise ValueError(f"RDrop takes networks with one input. Received: {inputs!r}.")
         features = keras.Model(inputs, self.head.features, name="features")
-        both = _Logits(self.head.layer)(features(ops.concatenate([inputs, inputs])))
+        both = _Logits(self.head)(features(ops.concatenate([inputs, inputs])))
         return keras.Model(inputs, both, name="training_graph")
 
     def call(self, inputs, training=None, mask=None):
@@ -275,10 +264,9 @@ class Exits(Baseline):
 
     def build_training_graph(self):
         taps = self.reader.taps(self.layers_with_exit)
-        logits = [_Logits(self.head.layer)(self.head.features)]
+        logits = [_Logits(self.head)(self.head.features)]
         for tap in taps[:-1] if self.layers_with_exit == "auto" else taps:
-            axes = range(2, len(tap.shape)) if tap.channels_first else range(1, len(tap.shape) - 1)
-            pooled = ops.mean(tap.tensor, axis=tuple(axes))
+            pooled = pool(tap.channels_last(tap.tensor))
             logits.append(keras.layers.Dense(self.head.classes, dtype="float32")(pooled))
         return keras.Model(self.reader.graph.inputs, logits, name="training_graph")
 

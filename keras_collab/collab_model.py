@@ -27,7 +27,8 @@ _evaluating: contextvars.ContextVar[bool] = contextvars.ContextVar("evaluating",
 
 
 @contextlib.contextmanager
-def _set(variable: contextvars.ContextVar[Any], value: Any) -> Iterator[None]:
+def scoped(variable: contextvars.ContextVar[Any], value: Any) -> Iterator[None]:
+    """Sets the variable for a while."""
     token = variable.set(value)
     try:
         yield
@@ -102,7 +103,7 @@ class CollabModel(keras.Model):
         *,
         name: str | None = None,
     ):
-        _check_not_wrapped(network)
+        check_not_wrapped(network, CollabModel)
         check_network(network)
         terms = default_collaborations() if collaborations is None else _checked(collaborations)
         reader = NetworkReader(network)
@@ -150,7 +151,7 @@ class CollabModel(keras.Model):
     # Training: one forward pass through the tapped network, whose outputs go through Keras' own loss.
 
     def train_step(self, *args, **kwargs):
-        with _set(_collaborating, self):
+        with scoped(_collaborating, self):
             return super().train_step(*args, **kwargs)
 
     def call(self, inputs, training=None, mask=None, **kwargs):
@@ -192,10 +193,7 @@ class CollabModel(keras.Model):
     def _seen(self, found: Found, taps: Sequence[Any], outputs: Any, y: Any, sample_weight: Any) -> Seen:
         read = {key: taps[index] for key, index in self._internals.tap_index.items()}
         return Seen(
-            taps=tuple(
-                ops.moveaxis(read[id(tap.tensor)], 1, -1) if tap.channels_first else read[id(tap.tensor)]
-                for tap in found.taps
-            ),
+            taps=tuple(tap.channels_last(read[id(tap.tensor)]) for tap in found.taps),
             head=read_head(found.head, read[id(found.head.features)]) if found.head else None,
             kernels=tuple(kernel for kernel in found.kernels if kernel.trainable),
             outputs=outputs,
@@ -212,11 +210,11 @@ class CollabModel(keras.Model):
     # Evaluation: the network's own columns only.
 
     def test_step(self, *args, **kwargs):
-        with _set(_evaluating, True):
+        with scoped(_evaluating, True):
             return super().test_step(*args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
-        with _set(_evaluating, True):
+        with scoped(_evaluating, True):
             return super().evaluate(*args, **kwargs)
 
     def get_metrics_result(self):
@@ -265,9 +263,10 @@ class CollabModel(keras.Model):
         return cls(restore(config["network"]), terms, name=config["name"])
 
 
-def _check_not_wrapped(network: Any) -> None:
+def check_not_wrapped(network: Any, *wrappers: type[keras.Model]) -> None:
+    """Raises if the network is one of the wrappers, or has one among its layers."""
     layers = network._flatten_layers() if isinstance(network, keras.Model) else []
-    wrapped = next((layer for layer in layers if isinstance(layer, CollabModel)), None)
+    wrapped = next((layer for layer in layers if isinstance(layer, wrappers)), None)
     if wrapped is not None:
         raise ValueError(
             f"'{wrapped.name}' is already wrapped. Take its network, {wrapped.name}.unwrap(), and give wrap() all the "

@@ -50,7 +50,7 @@ class Seen:
             raise ValueError("seen.labels needs the head that they belong to: ask for it in find(), Found(head=...).")
         y = ops.convert_to_tensor(pick_output(self.y, self.head.head))
         check_labels(self.head.head, y.shape)
-        return self.head.label_distributions(y)
+        return self.head.head.label_distributions(y)
 
     def mean_over_samples(self, values: Any) -> Any:
         """The mean of one value a sample, weighted as the task loss of the head (or of the only output) weighs them.
@@ -59,9 +59,14 @@ class Seen:
             values: `(batch,)`.
         """
         weight = pick_output(self.sample_weight, self.head and self.head.head)
-        if weight is None:
-            return ops.mean(values)
-        return ops.mean(values * ops.reshape(ops.cast(weight, values.dtype), (-1,)))
+        return weighted_mean(values, weight)
+
+
+def weighted_mean(values: Any, sample_weight: Any) -> Any:
+    """The mean over the batch of `(batch,)` values times their weights, as Keras' own losses take it; None for 1."""
+    if sample_weight is None:
+        return ops.mean(values)
+    return ops.mean(values * ops.reshape(ops.cast(sample_weight, values.dtype), (-1,)))
 
 
 class Collaboration(keras.layers.Layer):

@@ -41,6 +41,15 @@ class Head:
         """Whether each logit is a yes-or-no decision of its own, as under a sigmoid."""
         return self.activation == "sigmoid" or self.classes == 1
 
+    def label_distributions(self, y: Any) -> Any:
+        """Labels as distributions of the shape of `HeadValues.logits`: class indices become one-hot vectors."""
+        if self.two_way:
+            yes = ops.reshape(ops.cast(y, "float32"), (-1, self.classes))
+            return ops.stack([1.0 - yes, yes], axis=-1)
+        if len(y.shape) == 2 and y.shape[-1] == self.classes:
+            return ops.cast(y, "float32")
+        return ops.one_hot(ops.cast(ops.reshape(y, (-1,)), "int32"), self.classes, dtype="float32")
+
 
 @dataclasses.dataclass(frozen=True)
 class HeadValues:
@@ -75,15 +84,6 @@ class HeadValues:
         """
         logits = ops.matmul(features, self.kernel) + self.bias
         return ops.stack([ops.zeros_like(logits), logits], axis=-1) if self.head.two_way else logits
-
-    def label_distributions(self, y: Any) -> Any:
-        """Labels as distributions of the shape of `logits`: class indices become one-hot vectors."""
-        if self.head.two_way:
-            yes = ops.reshape(ops.cast(y, "float32"), (-1, self.head.classes))
-            return ops.stack([1.0 - yes, yes], axis=-1)
-        if len(y.shape) == 2 and y.shape[-1] == self.head.classes:
-            return ops.cast(y, "float32")
-        return ops.one_hot(ops.cast(ops.reshape(y, (-1,)), "int32"), self.head.classes, dtype="float32")
 
 
 def find_heads(graph: Graph) -> list[Head | str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-from keras import tree
+from keras import ops, tree
 
 from keras_collab.graph import Call, Graph
 from keras_collab.head import Head, find_heads
@@ -38,6 +38,10 @@ class Tap:
     tensor: keras.KerasTensor
     shape: tuple[int | None, ...]
     channels_first: bool
+
+    def channels_last(self, values: Any) -> Any:
+        """The tap's values, or its symbolic tensor, with the channels on the last axis."""
+        return ops.moveaxis(values, 1, -1) if self.channels_first else values
 
     @property
     def channels(self) -> int:
