@@ -36,6 +36,7 @@ HERE = Path(__file__).parent
 TERMS = ("output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity")
 METHODS = ("plain", "label_smoothing", *TERMS, "all_four", "song_chai_2", "song_chai_4", "r_drop", "exits")
 NETWORKS = ("resnet8", "resnet14", "resnet18", "resnet20", "vgg16")
+JIT = {"auto": "auto", "on": True, "off": False}
 NOISES = ("none", "symmetric", "asymmetric", "pair_flip")
 
 
@@ -197,7 +198,7 @@ def build(settings, dataset):
     return network, network
 
 
-def train(settings, data, folder):
+def train(settings, data, jit, folder):
     """Trains one network and returns its record; prints a line of JSON after each epoch."""
     import keras
     import numpy as np
@@ -216,7 +217,7 @@ def train(settings, data, folder):
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     nll = keras.metrics.SparseCategoricalCrossentropy(name="nll")
     loss = smoothed if settings.method == "label_smoothing" else "sparse_categorical_crossentropy"
-    model.compile(optimizer, loss, metrics=["accuracy", nll])
+    model.compile(optimizer, loss, metrics=["accuracy", nll], jit_compile=JIT[jit])
     before = redundancy(network, dataset.validation.images)
 
     class Recorder(keras.callbacks.Callback):
@@ -292,6 +293,7 @@ def train(settings, data, folder):
         "settings": dataclasses.asdict(settings),
         "versions": {"keras_collab": keras_collab.__version__} | {name: version(name) for name in ("keras", backend)},
         "backend": backend,
+        "jit_compile": model.jit_compile,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "history": columns,
         "best_epoch": recorder.best,
@@ -361,7 +363,7 @@ def redundancy(network, images):
 def run_one(settings, options, folder, on_epoch):
     """Trains one run in a process of its own; returns what it printed if it failed."""
     arguments = ["--run", json.dumps(dataclasses.asdict(settings)), "--results", str(options.results)]
-    arguments += ["--data", str(options.data)] if options.data else []
+    arguments += ["--jit", options.jit, *(["--data", str(options.data)] if options.data else [])]
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads}
     with (
@@ -417,12 +419,13 @@ def main():
     parser.add_argument("--data", type=Path, help="folder or zip with train/CLASS/*.jpg and test/CLASS/*.jpg")
     parser.add_argument("--results", type=Path, help="default: examples/results/GRID.jsonl")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the cores (default: 1)")
+    parser.add_argument("--jit", choices=JIT, default="auto", help="Keras' jit_compile (default: auto)")
     parser.add_argument("--list", action="store_true", help="say what is to do, and do nothing")
     parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)  # One run, by the program itself.
     options = parser.parse_args()
     if options.run:
         settings = Settings(**options.run)
-        record = train(settings, options.data, options.results.with_suffix(".partial") / settings.digest)
+        record = train(settings, options.data, options.jit, options.results.with_suffix(".partial") / settings.digest)
         return append(options.results, record)
     path = Path(options.grid) if Path(options.grid).suffix else HERE / "grids" / f"{options.grid}.toml"
     if not path.exists():
