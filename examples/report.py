@@ -13,7 +13,6 @@ validation. Time and memory are multiples of plain training's on the same machin
 import argparse
 import html
 import io
-import json
 import math
 import re
 import shlex
@@ -26,6 +25,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from records import read as read_records
+from records import write
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
@@ -102,12 +103,11 @@ def read(paths):
     """The runs, a row each, in groups told apart by title; and a message for each line that was skipped."""
     records, skipped = {}, []
     for path in paths:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        for source, line in ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip()):
-            try:
-                records[source] = json.loads(line)
-            except json.JSONDecodeError:  # As a full disk leaves the last line.
-                skipped.append(f"{source} is cut off and was skipped.")
+        for number, record in read_records(path):
+            if record is None:
+                skipped.append(f"{path}:{number} is cut off and was skipped.")
+            else:
+                records[f"{path}:{number}"] = record
     for source, record in records.items():
         if names := missing(record):
             sys.exit(f"{source} is no whole record of a run: it misses {', '.join(names)}.")
@@ -385,12 +385,6 @@ def overview(comparisons):
         cells[names[c.title]][words(c.method)] = f'<b class="{verdict(c)}">{show(c.difference)}</b>'
     frame = pd.DataFrame(cells).fillna("").rename(index=html.escape, columns=html.escape)
     return as_html(frame, escape=False)
-
-
-def write(path, text):
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)  # Never half a file.
 
 
 @matplotlib.rc_context(STYLE)

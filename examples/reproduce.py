@@ -15,7 +15,6 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -30,6 +29,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
 
+from records import MACHINE, append, read, write
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 HERE = Path(__file__).parent
@@ -109,13 +109,10 @@ def read_grid(path):
 
 def read_results(path):
     """The whole lines of a results file; one that was cut off, as by a full disk, is left out and run again."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            print(f"{path}: a line that was cut off is left out, its run is done again.", file=sys.stderr)
-    return records
+    found = read(path)
+    if any(record is None for _, record in found):
+        print(f"{path}: a line that was cut off is left out, its run is done again.", file=sys.stderr)
+    return [record for _, record in found if record is not None]
 
 
 def still_to_do(runs, records, path):
@@ -136,23 +133,18 @@ def still_to_do(runs, records, path):
     return [run for run in runs if run.identity not in done]
 
 
-def append(path, record):
-    """Appends one line by one write, so that neither a kill nor another process can mix two lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cut_off = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
-    with path.open("ab", buffering=0) as file:
-        file.write(b"\n" * cut_off + json.dumps(record).encode() + b"\n")
-
-
 # What follows runs in a process of its own, one a run: so memory is measured, and nothing is left from the run before.
 
 
-def load_data(settings, data):
+def load_data(settings, options):
     """The data set with the labels to train with, and the true labels of its training images."""
     from keras_collab import datasets, label_noise
 
     arguments = {"subset": settings.train_size, "validation": settings.validation, "seed": settings.seed}
-    dataset = datasets.image_folder(data, **arguments) if data else datasets.load(settings.dataset, **arguments)
+    if options.data:
+        dataset = datasets.image_folder(options.data, skip_unreadable=options.skip_unreadable, **arguments)
+    else:
+        dataset = datasets.load(settings.dataset, **arguments)
     clean = dataset.train.labels
     if settings.noise != "none":  # Where labels are wrong, so are those to choose by.
         make = getattr(label_noise, settings.noise)
@@ -169,6 +161,7 @@ def build(settings, dataset):
 
     import keras_collab
     from keras_collab import baselines, models
+    from keras_collab.collab_model import default_collaborations
 
     size = {} if settings.width is None else {"width": settings.width}
     dropout = 0.3 if settings.method == "r_drop" and not settings.dropout else settings.dropout
@@ -177,20 +170,14 @@ def build(settings, dataset):
         [keras.Input(dataset.input_shape), *dataset.preprocessing(augment=settings.augment), inner],
         name=f"{settings.network}_classifier",
     )
-    weights, method = settings.term_weights, settings.method
-    classes = {
-        "output_consistency": keras_collab.OutputConsistency,
-        "intermediate_consistency": keras_collab.IntermediateConsistency,
-        "representation_similarity": keras_collab.RepresentationSimilarity,
-        "kernel_similarity": keras_collab.KernelSimilarity,
-    }
+    method = settings.method
     if method in (*TERMS, "all_four"):
-        chosen = TERMS if method == "all_four" else (method,)
-        terms = [classes[term](**({"weight": weights[term]} if term in weights else {})) for term in chosen]
+        terms = [term for term in default_collaborations() if method in (term.name, "all_four")]
+        for term in terms:
+            term.weight = settings.term_weights.get(term.name, term.weight)
         return network, keras_collab.wrap(network, terms)
     if method.startswith("song_chai"):
-        ends = [tap.path for tap in keras_collab.NetworkReader(network).taps("auto")]
-        return network, baselines.MultiHead(network, ends[-3:-1] if method.endswith("4") else ends[-2:-1])
+        return network, baselines.MultiHead(network, splits=2 if method.endswith("4") else 1)
     if method == "r_drop":
         return network, baselines.RDrop(network)
     if method == "exits":
@@ -198,7 +185,7 @@ def build(settings, dataset):
     return network, network
 
 
-def train(settings, data, jit, folder):
+def train(settings, options, folder):
     """Trains one network and returns its record; prints a line of JSON after each epoch."""
     import keras
     import numpy as np
@@ -206,7 +193,7 @@ def train(settings, data, jit, folder):
     import keras_collab
 
     keras.utils.set_random_seed(settings.seed)
-    dataset, clean = load_data(settings, data)
+    dataset, clean = load_data(settings, options)
     network, model = build(settings, dataset)
     steps = -(-len(dataset.train) // settings.batch_size)
     total = steps * settings.epochs
@@ -217,7 +204,7 @@ def train(settings, data, jit, folder):
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     nll = keras.metrics.SparseCategoricalCrossentropy(name="nll")
     loss = smoothed if settings.method == "label_smoothing" else "sparse_categorical_crossentropy"
-    model.compile(optimizer, loss, metrics=["accuracy", nll], jit_compile=JIT[jit])
+    model.compile(optimizer, loss, metrics=["accuracy", nll], jit_compile=JIT[options.jit])
     before = redundancy(network, dataset.validation.images)
 
     class Recorder(keras.callbacks.Callback):
@@ -256,8 +243,7 @@ def train(settings, data, jit, folder):
             self.done = epoch + 1
             if self.best == self.done:
                 self.keep("best", network, self.done)
-            (folder / "epochs.part").write_text(json.dumps(self.epochs))
-            (folder / "epochs.part").replace(folder / "epochs.json")
+            write(folder / "epochs.json", json.dumps(self.epochs))
             self.keep("model", model, self.done)
             for path in folder.glob("*/*.weights.h5"):
                 if int(path.name.split(".")[0]) not in (self.done, self.best):
@@ -294,7 +280,7 @@ def train(settings, data, jit, folder):
         "versions": {"keras_collab": keras_collab.__version__} | {name: version(name) for name in ("keras", backend)},
         "backend": backend,
         "jit_compile": model.jit_compile,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "machine": MACHINE,
         "history": columns,
         "best_epoch": recorder.best,
         "test": tested,
@@ -363,7 +349,8 @@ def redundancy(network, images):
 def run_one(settings, options, folder, on_epoch):
     """Trains one run in a process of its own; returns what it printed if it failed."""
     arguments = ["--run", json.dumps(dataclasses.asdict(settings)), "--results", str(options.results)]
-    arguments += ["--jit", options.jit, *(["--data", str(options.data)] if options.data else [])]
+    arguments += ["--jit", options.jit, *["--skip-unreadable"] * options.skip_unreadable]
+    arguments += ["--data", str(options.data)] if options.data else []
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads}
     with (
@@ -418,6 +405,7 @@ def main():
     parser.add_argument("grid", help="a TOML file, or the name of one in examples/grids")
     parser.add_argument("--data", type=Path, help="folder or zip with train/CLASS/*.jpg and test/CLASS/*.jpg")
     parser.add_argument("--results", type=Path, help="default: examples/results/GRID.jsonl")
+    parser.add_argument("--skip-unreadable", action="store_true", help="leave out, and name, images that are broken")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the cores (default: 1)")
     parser.add_argument("--jit", choices=JIT, default="auto", help="Keras' jit_compile (default: auto)")
     parser.add_argument("--list", action="store_true", help="say what is to do, and do nothing")
@@ -425,7 +413,7 @@ def main():
     options = parser.parse_args()
     if options.run:
         settings = Settings(**options.run)
-        record = train(settings, options.data, options.jit, options.results.with_suffix(".partial") / settings.digest)
+        record = train(settings, options, options.results.with_suffix(".partial") / settings.digest)
         return append(options.results, record)
     path = Path(options.grid) if Path(options.grid).suffix else HERE / "grids" / f"{options.grid}.toml"
     if not path.exists():

@@ -136,8 +136,8 @@ class MultiHead(Baseline):
 
     Args:
         network: what to train; it ends in a Dense layer.
-        splits: names of the layers after which it branches, from the input on. Defaults to the end of the stage before
-            the last.
+        splits: names of the layers after which it branches, from the input on; or their number, for the ends of the
+            stages before the last. Defaults to 1.
         branches: how many branches a split makes; `branches ** len(splits)` is the number of heads. Defaults to 2.
         hard_share: β, in (0, 1]. Defaults to 0.5.
         temperature: T > 0. Defaults to 2.
@@ -146,7 +146,7 @@ class MultiHead(Baseline):
     def __init__(
         self,
         network: keras.Model,
-        splits: Sequence[str] | None = None,
+        splits: int | Sequence[str] = 1,
         *,
         branches: int = 2,
         hard_share: float = 0.5,
@@ -160,8 +160,11 @@ class MultiHead(Baseline):
         super().__init__(network, name)
 
     def build_training_graph(self):
-        stages = self.reader.taps("auto", at_least=2)
-        taps = self.reader.taps(self.splits) if self.splits else stages[-2:-1]
+        if isinstance(self.splits, int):
+            count = check_range(self, splits=self.splits, least=1, whole=True)
+            taps = self.reader.taps("auto", at_least=count + 1)[-1 - count : -1]
+        else:
+            taps = self.reader.taps(self.splits)
         graph, ends = self.reader.graph, [*(tap.tensor for tap in taps), self.head.features]
         shared = keras.Model(graph.inputs, ends[0], name="shared")
         parts = [keras.Model(a, b, name=f"part{i}") for i, (a, b) in enumerate(itertools.pairwise(ends))]

@@ -1,11 +1,10 @@
 """The overhead program's pieces on a tiny network: what it counts, what it remembers, and what it prints."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import keras
+import overhead
 import pytest
 from keras import layers
 
@@ -13,56 +12,53 @@ BACKEND = keras.backend.backend()
 FILTERS = (4, 4, 8, 8)
 
 
-def tiny():
+def tiny(dropout=0.0):
     """Maps of 10×10, 8×8, 6×6 and 4×4 positions."""
     inputs = x = keras.Input((12, 12, 3))
     for index, filters in enumerate(FILTERS):
         x = layers.Conv2D(filters, 3, activation="relu", name=f"map{index}")(x)
-    return keras.Model(inputs, layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
+    x = layers.Dropout(dropout)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
 
 
-@pytest.fixture
-def overhead(monkeypatch):
-    spec = importlib.util.spec_from_file_location("overhead", Path(__file__).parents[1] / "examples" / "overhead.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "NETWORKS", {"tiny": ("Tiny, 12×12", tiny)})
-    monkeypatch.setattr(module, "version", lambda package: "1.0")  # Not all backends need be installed.
-    monkeypatch.setattr(module, "OTHERS", ["all four", "unwrapped", "Keras' Distiller"])
-    monkeypatch.setitem(module.VARIANTS, "counts", ["plain", *module.OTHERS])
-    monkeypatch.setitem(module.VARIANTS, "time", ["unwrapped"])
-    return module
+@pytest.fixture(autouse=True)
+def a_tiny_comparison(monkeypatch):
+    monkeypatch.setattr(overhead, "NETWORKS", {"tiny": ("Tiny, 12×12", tiny)})
+    monkeypatch.setattr(overhead, "version", lambda package: "1.0")  # Not all backends need be installed.
+    for rows, variants in {"terms": ["all four", "unwrapped", "Keras' Distiller"], "methods": ["R-Drop"]}.items():
+        chosen = overhead.COMPARISONS[rows]._replace(variants=variants)
+        monkeypatch.setitem(overhead.COMPARISONS, rows, chosen)
 
 
-def measured(overhead, measure, results):
-    task = overhead.Task(measure, BACKEND, "tiny", 4)
+def measured(measure, results, rows="terms"):
+    task = overhead.Task(measure, BACKEND, "tiny", 4, rows)
     overhead.measure(task, results, pairs=1)
     return {variant: record for (_, variant), record in overhead.finished([task], results, pairs=1).items()}
 
 
-def test_a_measurement_is_made_once(overhead, tmp_path, capsys):
+def test_a_measurement_is_made_once(tmp_path, capsys):
     results = tmp_path / "new" / "overhead.jsonl"
-    first = measured(overhead, "time", results)
-    assert list(first) == ["unwrapped"]
-    assert len(first["unwrapped"]["seconds"]) == 1
-    assert capsys.readouterr().out.startswith(f"time {BACKEND} tiny 4, unwrapped: ")
-    assert measured(overhead, "time", results) == first
+    first = measured("time", results, "methods")
+    assert list(first) == ["R-Drop"]
+    assert len(first["R-Drop"]["seconds"]) == 1
+    assert capsys.readouterr().out.startswith(f"time {BACKEND} tiny 4 methods, R-Drop: ")
+    assert measured("time", results, "methods") == first
     assert capsys.readouterr().out == ""
 
-    task = overhead.Task("time", BACKEND, "tiny", 4)
+    task = overhead.Task("time", BACKEND, "tiny", 4, "methods")
     for changed in ({"pairs": 2}, {"versions": {"keras": "2.0"}}, {"terms": [{"weight": 0.5}]}, {"batch": 8}):
-        results.write_text(json.dumps({**first["unwrapped"], **changed}) + "\n")
+        results.write_text(json.dumps({**first["R-Drop"], **changed}) + "\n")
         assert overhead.finished([task], results, pairs=1) == {}
-    whole = json.dumps(first["unwrapped"])
+    whole = json.dumps(first["R-Drop"])
     results.write_text(f"{whole}\n{whole[:-9]}\n")  # The second as a full disk would leave it.
-    assert overhead.finished([task], results, pairs=1) == {(task, "unwrapped"): first["unwrapped"]}
+    assert overhead.finished([task], results, pairs=1) == {(task, "R-Drop"): first["R-Drop"]}
     results.write_text(whole[:-9])
-    assert list(measured(overhead, "time", results)) == ["unwrapped"]  # Measured again, on a line of its own.
+    assert list(measured("time", results, "methods")) == ["R-Drop"]  # Measured again, on a line of its own.
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="XLA's counts are read through JAX")
-def test_counts_are_those_of_the_arithmetic(overhead, tmp_path):
-    found = measured(overhead, "counts", tmp_path / "overhead.jsonl")
+def test_counts_are_those_of_the_arithmetic(tmp_path):
+    found = measured("counts", tmp_path / "overhead.jsonl")
     assert list(found) == ["plain", "all four", "unwrapped", "Keras' Distiller"]
     # Two operations for each weight, position and sample, three times: forward, and backward to the kernel and to the
     # input, which the images need not. The rest is elementwise.
@@ -76,16 +72,16 @@ def test_counts_are_those_of_the_arithmetic(overhead, tmp_path):
         assert found["unwrapped"][column] == found["plain"][column]
 
 
-def test_table_has_multiples_of_the_plain_network(overhead, tmp_path, monkeypatch, capsys):
+def test_table_has_multiples_of_the_plain_network(tmp_path, monkeypatch, capsys):
     results = tmp_path / "overhead.jsonl"
 
     def write(measure, backend, variant, **found):
-        record = overhead.key(overhead.Task(measure, backend, "tiny", 4), variant, 3)
+        record = overhead.key(overhead.Task(measure, backend, "tiny", 4, "terms"), variant, 3)
         with results.open("a") as file:
             file.write(json.dumps({**record, **found}) + "\n")
 
-    write("counts", "jax", "plain", operations=2e9, memory=2**20)
-    write("counts", "jax", "all four", operations=2.02e9, memory=3 * 2**20)
+    write("counts", "jax", "plain", operations=2e9, memory=2**20, parameters=1000)
+    write("counts", "jax", "all four", operations=2.02e9, memory=3 * 2**20, parameters=1024)
     write("time", "tensorflow", "unwrapped", seconds=[[0.1, 0.2], [0.2, 0.3], [0.4, 0.4]])
     arguments = ["--report", "--networks", "tiny", "--batches", "4", "--pairs", "3", "--results", str(results)]
     monkeypatch.setattr(sys, "argv", ["overhead.py", *arguments])
@@ -94,10 +90,10 @@ def test_table_has_multiples_of_the_plain_network(overhead, tmp_path, monkeypatc
     text = (tmp_path / "overhead.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines() if line.startswith("| ")]
     assert rows == [
-        ["", "XLA operations", "XLA temporary memory", "step, tensorflow", "step, jax"],
-        ["plain", "2.0 GFLOP", "1 MiB", "0.2 s", ""],
-        ["all four", "1.0100×", "3.0000×", "", ""],
-        ["unwrapped", "", "", "1.50× (1.00–2.00)", ""],
-        ["Keras' Distiller", "", "", "", ""],
+        ["", "XLA operations", "XLA temporary memory", "parameters", "step, tensorflow", "step, jax"],
+        ["plain", "2.0 GFLOP", "1 MiB", "1,000", "0.2 s", ""],
+        ["all four", "1.0100×", "3.0000×", "+24", "", ""],
+        ["unwrapped", "", "", "", "1.50× (1.00–2.00)", ""],
+        ["Keras' Distiller", "", "", "", "", ""],
     ]
     assert "### Tiny, 12×12, batch 4" in capsys.readouterr().out

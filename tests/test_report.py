@@ -1,7 +1,6 @@
 """The report's numbers against NumPy and SciPy, what it refuses, and a page that says what the data say."""
 
 import copy
-import importlib.util
 import json
 import re
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import report
 from scipy import stats
 
 RUN = {
@@ -50,13 +50,9 @@ def runs_of(accuracies, **changes):
     return [run(method, s, value, **changes) for method, values in accuracies.items() for s, value in enumerate(values)]
 
 
-@pytest.fixture
-def report(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("report", Path(__file__).parents[1] / "examples" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return module
 
 
 def write(*records, path="runs.jsonl"):
@@ -64,7 +60,7 @@ def write(*records, path="runs.jsonl"):
     return Path(path)
 
 
-def tables(report, *records):
+def tables(*records):
     """{title: {method: row}} of the records."""
     runs, _ = report.read([write(*records)])
     comparisons, found = report.compare(runs), {}
@@ -74,14 +70,14 @@ def tables(report, *records):
     return found
 
 
-def page(report, monkeypatch, *records):
+def page(monkeypatch, *records):
     write(*records)
     monkeypatch.setattr(sys, "argv", ["report.py", "runs.jsonl"])
     report.main()
     return Path("report.html").read_text(encoding="utf-8")
 
 
-def test_numbers_of_the_table(report):
+def test_numbers_of_the_table():
     accuracy = {"plain": np.array([0.60, 0.63, 0.58, 0.61]), "all_four": np.array([0.63, 0.64, 0.62, 0.61])}
     records = runs_of(accuracy)
     for record, nll in zip(records, np.linspace(1.0, 1.7, 8), strict=True):
@@ -91,7 +87,7 @@ def test_numbers_of_the_table(report):
         record |= {"seconds_per_step": seconds, "peak_memory": int(1e6 * seconds)}
     for record in records[4:]:
         record["added_parameters"] = 7800
-    (found,) = tables(report, *records).values()
+    (found,) = tables(*records).values()
     gain = 100 * (accuracy["all_four"] - accuracy["plain"])
     low, high = stats.ttest_rel(100 * accuracy["all_four"], 100 * accuracy["plain"]).confidence_interval(0.95)
     assert found["plain"] == {
@@ -113,12 +109,12 @@ def test_numbers_of_the_table(report):
     assert row["added parameters"] == "7,800 (10%)"
 
 
-def test_pairs_are_of_one_seed_and_otherwise_equal_settings(report):
+def test_pairs_are_of_one_seed_and_otherwise_equal_settings():
     plain, other = [0.50, 0.60, 0.70], {0: 0.51, 1: 0.62, 2: 0.73, 9: 0.99}
     records = [run("new_one", seed, value) for seed, value in reversed(other.items())] + runs_of({"plain": plain})
     records += [run("new_one", seed, 0.9, {"width": 32}) for seed in range(3)]
     records += [run("r_drop", seed, 0.9, machine="another") for seed in range(3)]
-    found = tables(report, *records)
+    found = tables(*records)
     narrow, wide = found.values()
     assert list(found) == [f"{SERIES}, width {width}, no noise" for width in (16, 32)]
     assert list(narrow) == ["plain", "r drop", "new one"]
@@ -131,34 +127,34 @@ def test_pairs_are_of_one_seed_and_otherwise_equal_settings(report):
     assert set(narrow["new one"]) - set(wide["new one"]) == of_pairs
 
 
-def test_settings_of_reproduce_may_be_null_and_weights_are_the_method_s_own(report):
+def test_settings_of_reproduce_may_be_null_and_weights_are_the_method_s_own():
     """Null stands for all images, or a network's own width. Plain training has no terms, so no weights to agree in."""
     whole = {"train_size": None, "width": None, "term_weights": {}}
     weights = {"term_weights": {"kernel_similarity": 5.0}}
     records = [run("plain", seed, 0.6 + seed / 100, whole) for seed in range(2)]
     records += [run("all_four", seed, 0.7 + seed / 50, whole | weights) for seed in range(2)]
-    (found,) = tables(report, *records, *[run("r_drop", 0, 0.6, whole)]).items()
+    (found,) = tables(*records, *[run("r_drop", 0, 0.6, whole)]).items()
     assert found[0] == "cifar10-subset, all images, resnet8, no noise"
     assert found[1]["all four"]["difference to plain, points"].startswith("+10.50 (")
-    found = tables(report, *records, *[run("all_four", seed, 0.6, whole) for seed in range(2)], run("exits"))
+    found = tables(*records, *[run("all_four", seed, 0.6, whole) for seed in range(2)], run("exits"))
     assert list(found) == [f"{SERIES}, width 16, no noise", f"{ALL}, no noise"]
     assert list(found[f"{ALL}, no noise"]) == ["plain", "all four (kernel similarity 5.0)", "all four (default)"]
 
 
-def test_a_group_without_plain_says_so(report, monkeypatch):
+def test_a_group_without_plain_says_so(monkeypatch):
     monkeypatch.setattr(report, "pictures", lambda runs, comparisons: {})
-    text = page(report, monkeypatch, *runs_of({"all_four": [0.6, 0.7]}))
+    text = page(monkeypatch, *runs_of({"all_four": [0.6, 0.7]}))
     assert "Nothing can be said yet: no run has a plain run to compare with" in text
     assert "No plain run: no differences, no ratios of cost." in text
     assert "difference to plain" not in text
     assert "No plain run" in Path("report.md").read_text(encoding="utf-8")
 
 
-def test_a_single_seed_has_no_deviation_and_no_interval(report, monkeypatch):
-    (found,) = tables(report, run(), run("exits", accuracy=0.65)).values()
+def test_a_single_seed_has_no_deviation_and_no_interval(monkeypatch):
+    (found,) = tables(run(), run("exits", accuracy=0.65)).values()
     assert found["exits"]["difference to plain, points"] == "+5.00"
     assert found["exits"]["accuracy, last epoch, %"] == "65.00"
-    text = page(report, monkeypatch, run(), run("exits", accuracy=0.65))
+    text = page(monkeypatch, run(), run("exits", accuracy=0.65))
     assert "Nothing can be said yet: every comparison has a single seed" in text
     assert "A single seed, so no deviation and no interval: plain, exits." in text
     measured = text.index("<h2>How it was measured</h2>")
@@ -166,14 +162,14 @@ def test_a_single_seed_has_no_deviation_and_no_interval(report, monkeypatch):
     assert "interval" not in text[text.index("<section>") : measured].replace("no deviation and no interval", "")
 
 
-def test_noisy_runs_say_what_was_memorized(report):
+def test_noisy_runs_say_what_was_memorized():
     noisy = {"noise": "pair_flip", "noise_rate": 0.4}
     records = [
         run(method, seed, settings=noisy, memorization={"clean_accuracy": 0.9 + seed / 10, "wrong_fit": 0.3})
         for method in ("plain", "all_four")
         for seed in range(2)
     ]
-    found = tables(report, *records, run())
+    found = tables(*records, run())
     assert list(found) == [
         f"cifar10-subset, 2,000 images, resnet8, {noise}" for noise in ("40% pair flip noise", "no noise")
     ]
@@ -192,10 +188,10 @@ def test_noisy_runs_say_what_was_memorized(report):
         (DOWN, "No method can be told from plain training by its accuracy", "0 show a gain and 0 a loss"),
     ],
 )
-def test_headline_is_what_the_intervals_say(report, monkeypatch, accuracies, headline, tally):
+def test_headline_is_what_the_intervals_say(monkeypatch, accuracies, headline, tally):
     monkeypatch.setattr(report, "pictures", lambda runs, comparisons: {})
     records = runs_of(accuracies) + [run("exits", seed, value) for seed, value in enumerate(accuracies["plain"])]
-    text = page(report, monkeypatch, *records)
+    text = page(monkeypatch, *records)
     assert f"<h1>{headline}" in text
     assert f"Of 2 comparisons with plain training {tally}" in text
     assert f"# {headline}" in Path("report.md").read_text(encoding="utf-8")
@@ -213,27 +209,27 @@ def test_headline_is_what_the_intervals_say(report, monkeypatch, accuracies, hea
         (lambda record: record.update(settings=None), "settings.dataset, settings.train_size"),
     ],
 )
-def test_missing_fields_are_named_with_file_and_line(report, damage, misses):
+def test_missing_fields_are_named_with_file_and_line(damage, misses):
     broken = run(seed=1)
     damage(broken)
     with pytest.raises(SystemExit, match=rf"^runs\.jsonl:2 is no whole record of a run: it misses {re.escape(misses)}"):
         report.read([write(run(), broken)])
 
 
-def test_what_is_no_record_and_no_run_at_all(report):
+def test_what_is_no_record_and_no_run_at_all():
     with pytest.raises(SystemExit, match=r"runs\.jsonl:1 is no whole record of a run"):
         report.read([write([1, 2])])
     with pytest.raises(SystemExit, match=r"There is no run in runs\.jsonl"):
         report.read([write()])
 
 
-def test_the_same_run_twice_is_named_with_both_lines(report):
+def test_the_same_run_twice_is_named_with_both_lines():
     files = [write(run(), run(seed=1)), write(run("all_four"), run(seed=1, accuracy=0.7), path="more.jsonl")]
     with pytest.raises(SystemExit, match=r"^runs\.jsonl:2 and more\.jsonl:2 are the same run: plain, seed 1, cifar10"):
         report.read(files)
 
 
-def test_a_line_cut_off_is_skipped_with_a_message(report, monkeypatch, capsys):
+def test_a_line_cut_off_is_skipped_with_a_message(monkeypatch, capsys):
     monkeypatch.setattr(report, "pictures", lambda runs, comparisons: {})
     whole = "".join(f"{json.dumps(record)}\n" for record in runs_of(GAIN))
     Path("runs.jsonl").write_text(whole + json.dumps(run(seed=3))[:-20])
@@ -260,7 +256,7 @@ class Loads(HTMLParser):
             self.urls += [value] if name in ("src", "srcset", "href", "xlink:href", "data", "poster") else []
 
 
-def test_the_page_is_whole_in_itself(report, monkeypatch, capsys):
+def test_the_page_is_whole_in_itself(monkeypatch, capsys):
     layers = {
         "layers": ["resnet8/stem", "resnet8/stage1", "resnet8/stage2"],
         "before": [0.1, 0.1, 0.2],
@@ -271,7 +267,7 @@ def test_the_page_is_whole_in_itself(report, monkeypatch, capsys):
     noise = {"noise": "symmetric", "noise_rate": 0.2}
     memorized = {"clean_accuracy": 0.9, "wrong_fit": 0.3}
     records += [run(method, 0, 0.5, noise, memorization=memorized) for method in ("all_four", "<b>&new")]
-    text = page(report, monkeypatch, *records)
+    text = page(monkeypatch, *records)
     loads = Loads(text)
     assert [url for url in loads.urls if not url.startswith("#")] == []
     assert not {"img", "script", "link", "iframe", "object", "image", "use"} & set(loads.tags) - {"use"}

@@ -1,8 +1,9 @@
 """The experiment runner: what is to do, what is refused, and a run that a kill cut off ends like one that was not."""
 
-import importlib.util
+import dataclasses
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import records
+import reproduce
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROGRAM = EXAMPLES / "reproduce.py"
@@ -29,16 +32,6 @@ method = {methods}
 noise = "symmetric"
 noise_rate = 0.5
 """
-
-
-@pytest.fixture
-def reproduce():
-    spec = importlib.util.spec_from_file_location("reproduce", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["reproduce"] = module  # Dataclasses look their module up.
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["reproduce"]
 
 
 def write_grid(folder, *, epochs=3, methods=("all_four",), learning_rate=0.1):
@@ -95,27 +88,41 @@ def test_runs_are_made_once_and_a_kill_costs_no_more_than_an_epoch(tmp_path):
     assert not list(tmp_path.glob("killed.partial/*"))
 
 
-def test_results_with_other_settings_are_refused(reproduce, tmp_path):
+def test_results_with_other_settings_are_refused(tmp_path):
     results = tmp_path / "results.jsonl"
     runs = reproduce.read_grid(write_grid(tmp_path, methods=["plain", "all_four"]))
     assert [run.method for run in runs] == ["plain", "all_four"]
-    reproduce.append(results, {"settings": reproduce.dataclasses.asdict(runs[0])})
+    records.append(results, {"settings": dataclasses.asdict(runs[0])})
     assert reproduce.still_to_do(runs, reproduce.read_results(results), results) == runs[1:]
     changed = reproduce.read_grid(write_grid(tmp_path, learning_rate=0.2))
-    reproduce.append(results, {"settings": reproduce.dataclasses.asdict(runs[1])})
+    records.append(results, {"settings": dataclasses.asdict(runs[1])})
     with pytest.raises(ValueError, match=r"learning_rate: 0.1, now 0.2.*--results FILE"):
         reproduce.still_to_do(changed, reproduce.read_results(results), results)
 
 
-def test_a_line_that_was_cut_off_is_done_again(reproduce, tmp_path, capsys):
+def test_a_line_that_was_cut_off_is_done_again(tmp_path, capsys):
     results = tmp_path / "results.jsonl"
     runs = reproduce.read_grid(write_grid(tmp_path, methods=["plain", "all_four"]))
-    reproduce.append(results, {"settings": reproduce.dataclasses.asdict(runs[0])})
+    records.append(results, {"settings": dataclasses.asdict(runs[0])})
     results.write_bytes(results.read_bytes() + b'{"settings": {"data')
     assert reproduce.still_to_do(runs, reproduce.read_results(results), results) == runs[1:]
     assert "cut off" in capsys.readouterr().err
-    reproduce.append(results, {"settings": reproduce.dataclasses.asdict(runs[1])})
+    records.append(results, {"settings": dataclasses.asdict(runs[1])})
     assert reproduce.still_to_do(runs, reproduce.read_results(results), results) == []
+
+
+def test_a_full_disk_costs_one_line(tmp_path):
+    path = tmp_path / "results.jsonl"
+    records.append(path, {"run": 1})
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 5, unlimited[1]))
+    try:
+        with pytest.raises(OSError, match=r"results.jsonl took a part of a line only: the disk is full"):
+            records.append(path, {"run": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    records.append(path, {"run": 3})
+    assert records.read(path) == [(1, {"run": 1}), (2, None), (3, {"run": 3})]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,7 @@ def test_a_line_that_was_cut_off_is_done_again(reproduce, tmp_path, capsys):
         ("noise = 'symmetric'\nnoise_rate = 1.5", r"noise_rate=1.5"),
     ],
 )
-def test_bad_grids(reproduce, tmp_path, text, message):
+def test_bad_grids(tmp_path, text, message):
     path = tmp_path / "grid.toml"
     path.write_text(f"dataset = 'digits'\nnetwork = 'resnet8'\n{text}\n")
     with pytest.raises(ValueError, match=message):
@@ -135,7 +142,7 @@ def test_bad_grids(reproduce, tmp_path, text, message):
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (EXAMPLES / "grids").glob("*.toml")))
-def test_ready_grids_can_be_read(reproduce, name):
+def test_ready_grids_can_be_read(name):
     runs = reproduce.read_grid(EXAMPLES / "grids" / f"{name}.toml")
     assert {run.method for run in runs} >= {"plain", "all_four"}
     assert len({run.identity for run in runs}) == len(runs)
