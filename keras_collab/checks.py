@@ -1,8 +1,11 @@
-"""Checks of settings that say what was received and what was expected."""
+"""Checks of settings and of what is installed, that say what was received and what was expected."""
 
+import importlib
 import math
 import numbers
 from typing import Any
+
+INSTALL = "`pip install 'keras-collab[datasets]'`"
 
 
 def check_choice(owner: Any, *, choices: tuple[str, ...], **setting: Any) -> Any:
@@ -35,3 +38,11 @@ def check_range(
         what = "an integer" if whole else "a number"
         raise ValueError(f"{type(owner).__name__}: `{name}` must be {what} {stated}. Received: {name}={value!r}.")
     return int(value) if whole else float(value)
+
+
+def require(module: str, mend: str) -> Any:
+    """The module, or an error that begins with how to mend that it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{mend}. Received: {error}.") from error

@@ -29,7 +29,7 @@ def resnet18(
         dropout: rate of a dropout before the classifier; 0 for none.
         name: name of the network.
     """
-    return _residual(input_shape, classes, [width * 2**stage for stage in range(4)], 2, dropout, name)
+    return _residual(input_shape, classes, width, 4, 2, dropout, name)
 
 
 def resnet20(
@@ -44,7 +44,7 @@ def resnet20(
 
     Shortcuts that change the shape are 1×1 convolutions. Arguments as for `resnet18`.
     """
-    return _residual(input_shape, classes, [width * 2**stage for stage in range(3)], 3, dropout, name)
+    return _residual(input_shape, classes, width, 3, 3, dropout, name)
 
 
 def resnet14(
@@ -56,7 +56,7 @@ def resnet14(
     name: str = "resnet14",
 ) -> keras.Model:
     """ResNet-14: as `resnet20` with two blocks a stage, 175,258 parameters."""
-    return _residual(input_shape, classes, [width * 2**stage for stage in range(3)], 2, dropout, name)
+    return _residual(input_shape, classes, width, 3, 2, dropout, name)
 
 
 def resnet8(
@@ -68,7 +68,7 @@ def resnet8(
     name: str = "resnet8",
 ) -> keras.Model:
     """ResNet-8: as `resnet20` with one block a stage, 78,042 parameters."""
-    return _residual(input_shape, classes, [width * 2**stage for stage in range(3)], 1, dropout, name)
+    return _residual(input_shape, classes, width, 3, 1, dropout, name)
 
 
 def vgg16(
@@ -94,17 +94,19 @@ def vgg16(
     return _classify(inputs, x, classes, dropout, name)
 
 
-def _residual(shape: Shape, classes: int, widths: list[int], blocks: int, dropout: float, name: str) -> keras.Model:
+def _residual(
+    shape: Shape, classes: int, width: int, stages: int, blocks: int, dropout: float, name: str
+) -> keras.Model:
     inputs = keras.Input(shape)
     small = min(shape[:2]) < 64
-    x = _convolve(inputs, widths[0], 3 if small else 7, 1 if small else 2, "stem")
+    x = _convolve(inputs, width, 3 if small else 7, 1 if small else 2, "stem")
     x = layers.ReLU(name="stem_relu")(x)
     if not small:
         x = layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
-    for stage, filters in enumerate(widths):
+    for stage in range(stages):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
-            x = _basic_block(x, filters, stride, f"stage{stage + 1}_block{block + 1}")
+            x = _basic_block(x, width * 2**stage, stride, f"stage{stage + 1}_block{block + 1}")
     return _classify(inputs, x, classes, dropout, name)
 
 

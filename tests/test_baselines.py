@@ -57,6 +57,7 @@ def test_added_parameters():
     assert baselines.RDrop(network).added_parameters == 0
     assert baselines.MultiHead(network, ["relu1"]).added_parameters == count(*third, head)
     assert baselines.MultiHead(network, ["relu0", "relu1"]).added_parameters == count(*second) + 3 * count(*third, head)
+    assert baselines.MultiHead(network, 2).added_parameters == count(*second) + 3 * count(*third, head)
     exits = baselines.Exits(network, ["relu0", "relu1"])
     assert exits.added_parameters == (6 + 1) * 3 + (8 + 1) * 3
 
@@ -133,6 +134,10 @@ def test_bad_input():
         baselines.Exits(wrap(small_network()))
     with pytest.raises(ValueError, match=r"`temperature` must be a number > 0"):
         baselines.MultiHead(small_network(), temperature=0)
+    with pytest.raises(ValueError, match=r"`splits` must be an integer >= 1"):
+        baselines.MultiHead(small_network(), 0)
+    with pytest.raises(ValueError, match=r"5 layers are needed, 3 found"):
+        baselines.MultiHead(small_network(), 4)
     inputs = keras.Input((8, 8, 3))
     one = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(layers.Flatten()(inputs)))
     with pytest.raises(ValueError, match=r"one output a class"):
