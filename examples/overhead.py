@@ -14,6 +14,7 @@ import argparse
 import gc
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def counts(model, x, y):
     return {
         "operations": step.cost_analysis()["flops"],
         "memory": step.memory_analysis().temp_size_in_bytes,
-        "parameters": model.count_params(),
+        "parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
     }
 
 
@@ -171,7 +172,12 @@ def ratio(run):
 
 def table(done, network, batch, options):
     """A row for each kind of model: the plain network's own numbers, then the others' as multiples of them."""
-    columns = ["XLA operations", "XLA temporary memory", "parameters", *(f"step, {b}" for b in options.backends)]
+    columns = [
+        "XLA operations",
+        "XLA temporary memory",
+        "trainable parameters",
+        *(f"step, {b}" for b in options.backends),
+    ]
     rows, others = Table("", *columns, box=box.MARKDOWN), COMPARISONS[options.rows].variants
     count = Task("counts", "jax", network, batch, options.rows)
     timings = [Task("time", backend, network, batch, options.rows) for backend in options.backends]

@@ -1,6 +1,6 @@
 """Reproduce: trains a grid of data set × network × method × label noise × seed, one line of results a run.
 
-    python examples/reproduce.py smoke                                   # digits, a minute or two
+    python examples/reproduce.py smoke                                   # digits, three or four minutes
     python examples/reproduce.py cifar10-subset --data cifar10-subset.zip --jobs 2
     python examples/reproduce.py my_grid.toml --list                     # what there is to do
 

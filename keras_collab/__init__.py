@@ -1,6 +1,7 @@
 """keras_collab: the parts of one Keras network teach each other while it trains."""
 
 from keras_collab import datasets, label_noise, models, schedules
+from keras_collab.balancing import Balance, balance
 from keras_collab.collab_model import CollabModel, wrap
 from keras_collab.collaboration import Collaboration, Seen
 from keras_collab.intermediate_consistency import IntermediateConsistency
@@ -12,6 +13,7 @@ from keras_collab.representation_similarity import RepresentationSimilarity
 __version__ = "0.1.0"
 
 __all__ = [
+    "Balance",
     "CollabModel",
     "Collaboration",
     "Found",
@@ -21,6 +23,7 @@ __all__ = [
     "OutputConsistency",
     "RepresentationSimilarity",
     "Seen",
+    "balance",
     "datasets",
     "label_noise",
     "models",

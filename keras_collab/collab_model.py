@@ -164,7 +164,7 @@ class CollabModel(keras.Model):
             self._check_labels(y)
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         outputs, taps = y_pred["outputs"], y_pred["taps"]
-        total = super().compute_loss(x, y, outputs, sample_weight, training)
+        total = self.task_total(x, y, outputs, sample_weight, training)
         batch = ops.shape(tree.flatten(outputs)[0])[0]
         self._task_tracker.update_state(self._task_loss(total), sample_weight=batch)
         weight_trackers = iter(self._weight_trackers)
@@ -183,6 +183,10 @@ class CollabModel(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         outputs = y_pred["outputs"] if _collaborating.get() is self else y_pred
         return super().compute_metrics(x, y, outputs, sample_weight)
+
+    def task_total(self, x: Any, y: Any, outputs: Any, sample_weight: Any, training: bool) -> Any:
+        """The network's own loss, with regularizers and add_loss."""
+        return super().compute_loss(x, y, outputs, sample_weight, training)
 
     def _task_loss(self, total: Any) -> Any:
         """The loss without regularizers and add_loss, and without the scaling of a distribution strategy."""

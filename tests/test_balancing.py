@@ -1,0 +1,144 @@
+"""`balance`: norms as small steps of training show them, weights of the stated share, and nothing else changed."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_data, small_network
+from keras import ops
+
+import keras_collab
+from keras_collab import IntermediateConsistency, KernelSimilarity, OutputConsistency, balance, wrap
+
+RATE = 1e-3
+
+
+def compiled(network, terms, rate=RATE, **kwargs):
+    model = wrap(network, terms)
+    model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy", **kwargs)
+    return model
+
+
+def fixed_terms(**weights):
+    """Terms that draw nothing in a small network."""
+    return [
+        IntermediateConsistency(weights.get("intermediate", 0.0)),
+        KernelSimilarity(weights.get("kernel", 0.0), max_filters=16),
+    ]
+
+
+def gradients_of_a_step(network, data, terms):
+    """The gradient of each weight, from a step of SGD that is taken back."""
+    kept = [ops.convert_to_numpy(variable) for variable in network.variables]
+    trained = [ops.convert_to_numpy(weight) for weight in network.trainable_weights]
+    compiled(network, terms).train_on_batch(*data)
+    moved = [ops.convert_to_numpy(weight) for weight in network.trainable_weights]
+    for variable, value in zip(network.variables, kept, strict=True):
+        variable.assign(value)
+    return [(one - other) / RATE for one, other in zip(trained, moved, strict=True)]
+
+
+@pytest.mark.parametrize("regularizer", [None, "l2"])
+def test_norms_are_those_of_the_gradients(regularizer):
+    network, data = small_network(regularizer=regularizer), small_data()
+    task = gradients_of_a_step(network, data, fixed_terms())
+    found = balance(compiled(network, fixed_terms(kernel=3.0)), data, 1, batch_size=22, share=0.5, verbose=False)
+    for row, name in zip(found.terms, ("intermediate", "kernel"), strict=True):
+        both = gradients_of_a_step(network, data, fixed_terms(**{name: 100.0}))
+        own = [(one - other) / 100 for one, other in zip(both, task, strict=True)]
+        reached = [np.abs(gradient).max() > 1e-5 for gradient in own]
+        norm = np.sqrt(sum(np.sum(g**2) for g in own))
+        task_norm = np.sqrt(sum(np.sum(g**2) for g, here in zip(task, reached, strict=True) if here))
+        assert row.norm == pytest.approx(norm, rel=2e-3)
+        assert row.task_norm == pytest.approx(task_norm, rel=2e-2)
+        assert row.weight == pytest.approx(0.5 * row.task_norm / row.norm)
+        assert row.before == {"intermediate": 0.0, "kernel": 3.0}[name]
+    assert found.batches == 1
+
+
+def test_weights_are_set_and_nothing_else_changes():
+    data = small_data(samples=64)
+    model = compiled(small_network(dropout=0.3), [OutputConsistency(), *fixed_terms(kernel=1.0)])
+    model.fit(*data, batch_size=16, verbose=0)
+    others = [v for v in model.variables if not v.path.endswith("/weight")]
+    before = [ops.convert_to_numpy(variable) for variable in others]
+    found = balance(model, data, share=0.1, batch_size=16, verbose=False)
+    for variable, value in zip(others, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), value, err_msg=variable.path)
+    assert found.batches == 4
+    assert found.weights == pytest.approx({name: term.weight for name, term in model.collaborations.items()})
+    for name, (low, high) in found.ranges.items():
+        assert (low, high) == pytest.approx((found.weights[name] / 10, found.weights[name] * 10))
+    again = balance(model, data, share=0.1, batch_size=16, verbose=False)
+    assert [row.share_before for row in again.terms[1:]] == pytest.approx([0.1, 0.1], rel=0.05)
+    assert {"loss", "kernel_similarity"} <= model.fit(*data, batch_size=16, verbose=0).history.keys()
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return tuple(part[8 * index : 8 * index + 8] for part in small_data(samples=24))
+
+
+def torch_loader():
+    data = pytest.importorskip("torch.utils.data")
+    torch = pytest.importorskip("torch")
+    return data.DataLoader(data.TensorDataset(*map(torch.as_tensor, small_data(samples=24))), batch_size=8)
+
+
+def tf_dataset():
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices(small_data(samples=24)).batch(8)
+
+
+@pytest.mark.parametrize("make", [lambda: Batches(), tf_dataset, torch_loader], ids=["PyDataset", "tf.data", "torch"])
+def test_data_in_batches(make):
+    model = compiled(small_network(), fixed_terms())
+    expected = balance(model, iter(list(Batches())), verbose=False)
+    found = balance(model, make(), verbose=False)
+    assert found.batches == expected.batches == 3
+    assert [row.norm for row in found.terms] == pytest.approx([row.norm for row in expected.terms], rel=1e-4)
+
+
+class Nothing(keras_collab.Collaboration):
+    def call(self, seen):
+        return ops.zeros(())
+
+
+def test_a_term_without_gradient_keeps_its_weight(capsys):
+    model = compiled(small_network(), [Nothing(0.7), *fixed_terms()])
+    found = balance(model, small_data(), 1)
+    assert model.collaborations["nothing"].weight == 0.7
+    assert "nothing" not in {*found.weights, *found.ranges}
+    shown = capsys.readouterr().out
+    assert "no gradient" in shown
+    assert "kernel_similarity" in shown
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision(policy):
+    exact, half = small_network(), small_network(dtype=policy)
+    half.set_weights(exact.get_weights())
+    rows = [balance(compiled(n, fixed_terms()), small_data(), 1, verbose=False).terms for n in (exact, half)]
+    for exact, half in zip(*rows, strict=True):
+        assert half.norm == pytest.approx(exact.norm, rel=0.2)
+        assert half.task_norm == pytest.approx(exact.task_norm, rel=0.2)
+
+
+def test_bad_input():
+    network, data = small_network(), small_data()
+    with pytest.raises(TypeError, match=r"takes a wrapped network.*keras_collab.wrap"):
+        balance(network, data)
+    with pytest.raises(ValueError, match=r"call model.compile"):
+        balance(wrap(network), data)
+    scheduled = compiled(network, [KernelSimilarity(keras_collab.schedules.Ramp(1.0, steps=5))])
+    with pytest.raises(ValueError, match=r"\['kernel_similarity'\] have a schedule"):
+        balance(scheduled, data)
+    model = compiled(network, fixed_terms())
+    with pytest.raises(ValueError, match=r"`share` must be a number > 0"):
+        balance(model, data, share=0)
+    with pytest.raises(ValueError, match=r"`batches` must be an integer >= 1"):
+        balance(model, data, 0)
+    with pytest.raises(ValueError, match=r"at least one batch"):
+        balance(model, iter([]))
