@@ -178,7 +178,7 @@ def table(done, network, batch, options):
         "trainable parameters",
         *(f"step, {b}" for b in options.backends),
     ]
-    rows, others = Table("", *columns, box=box.MARKDOWN), COMPARISONS[options.rows].variants
+    rows, others = [], COMPARISONS[options.rows].variants
     count = Task("counts", "jax", network, batch, options.rows)
     timings = [Task("time", backend, network, batch, options.rows) for backend in options.backends]
     plain, cells = done.get((count, "plain")), [""] * 3
@@ -188,15 +188,19 @@ def table(done, network, batch, options):
     for task in timings:
         seconds = [s for variant in others if (task, variant) in done for s, _ in done[task, variant]["seconds"]]
         cells.append(f"{median(seconds):.3g} s" if seconds else "")
-    rows.add_row("plain", *cells)
+    rows.append(["plain", *cells])
     for variant in others:
         counted, cells = done.get((count, variant)) if plain else None, [""] * 3
         if counted:
             cells = [f"{counted[column] / plain[column]:.4f}×" for column in ("operations", "memory")]
             cells.append(f"+{counted['parameters'] - plain['parameters']:,}" if "parameters" in counted else "")
         timed = [done.get((task, variant)) for task in timings]
-        rows.add_row(variant.replace("_", " "), *cells, *(ratio(run) if run else "" for run in timed))
-    return rows
+        rows.append([variant.replace("_", " "), *cells, *(ratio(run) if run else "" for run in timed)])
+    shown = [index for index, column in enumerate(zip(*rows, strict=True)) if any(column)]
+    result = Table(*(["", *columns][index] for index in shown), box=box.MARKDOWN)
+    for row in rows:
+        result.add_row(*(row[index] for index in shown))
+    return result
 
 
 def report(tasks, options):
