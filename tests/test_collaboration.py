@@ -92,6 +92,7 @@ def test_configs_make_the_same_term(make_term):
 
 def test_public_names():
     assert sorted(keras_collab.__all__) == [
+        "Balance",
         "CollabModel",
         "Collaboration",
         "Found",
@@ -101,6 +102,7 @@ def test_public_names():
         "OutputConsistency",
         "RepresentationSimilarity",
         "Seen",
+        "balance",
         "datasets",
         "label_noise",
         "models",
