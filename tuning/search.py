@@ -1,0 +1,198 @@
+"""Search: keras-tuner looks for the weights of the terms, and what they are worth on images nobody chose by.
+
+    python tuning/search.py digits resnet8 weights --trials 10                     # some minutes, no download
+    python tuning/search.py cifar10-subset resnet8 plain --data photographs.zip    # the control: the same budget
+
+Stop it at any moment and give the command again: no finished trial is run again. The test images are looked at once,
+at the end, by the best trial's model; the outcome is appended to tuning/results/searches.jsonl, and the trials are
+drawn beside it.
+"""
+
+import argparse
+import functools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+import keras
+import keras_tuner
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+from records import MACHINE, append, read, write
+from rich.console import Console
+from spaces import SPACES, optimizer
+
+from keras_collab import datasets, models
+
+HERE = Path(__file__).parent
+ALGORITHMS = {
+    "random": keras_tuner.RandomSearch,
+    "bayesian": keras_tuner.BayesianOptimization,
+    "grid": keras_tuner.GridSearch,
+    "hyperband": keras_tuner.Hyperband,
+}
+console = Console(highlight=False)
+
+
+def told(algorithm, count):
+    """The algorithm's tuner, which says after each trial how far it is, what is best and how long the rest may take."""
+
+    class Told(algorithm):
+        def on_search_begin(self):
+            super().on_search_begin()
+            self.begun, self.before = time.monotonic(), len(self.oracle.end_order)
+
+        def on_trial_end(self, trial):
+            super().on_trial_end(trial)
+            done = len(self.oracle.end_order)
+            each = (time.monotonic() - self.begun) / max(1, done - self.before)
+            ended = self.oracle.trials[trial.trial_id]
+            best = [t.score for t in self.oracle.get_best_trials(1)]
+            left = f", {each * (count - done) / 60:.0f} min left" if count else ""
+            said = f"{ended.score:.4f}" if ended.status == "COMPLETED" else str(ended.message).strip().split("\n")[-1]
+            console.print(f"trial {done} of {count or '?'}: {said}; best {best[0] if best else float('nan'):.4f}{left}")
+
+    Told.__name__ = algorithm.__name__
+    return Told
+
+
+def claim(directory, settings):
+    """Raises if the directory holds another search."""
+    path = directory / "settings.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found != settings:
+            differing = [
+                f"{k}: {found.get(k)!r}, now {settings.get(k)!r}" for k in settings if found.get(k) != settings[k]
+            ]
+            sys.exit(f"{directory} holds another search ({'; '.join(differing)}). Give another --directory.")
+    elif directory.exists() and any(directory.iterdir()):
+        sys.exit(f"{directory} holds something else than a search of this program. Give another --directory.")
+    directory.mkdir(parents=True, exist_ok=True)
+    write(path, json.dumps(settings, indent=1))
+
+
+def frame(tuner):
+    """A row for each completed trial: its hyperparameters and its score."""
+    trials = [t for t in tuner.oracle.trials.values() if t.status == "COMPLETED"]
+    return pd.DataFrame([{**t.hyperparameters.values, "score": t.score} for t in trials]).select_dtypes("number")
+
+
+def picture(trials, path):
+    """Every hyperparameter against the score, and all of them as parallel coordinates."""
+    names = [name for name in trials if name != "score" and "/" not in name]
+    figure = Figure(figsize=(2.4 * max(2, len(names)), 5.2), layout="constrained")
+    upper, lower = figure.subfigures(2, 1)
+    for name, axis in zip(names, np.atleast_1d(upper.subplots(1, len(names), sharey=True)), strict=True):
+        axis.plot(trials[name], trials.score, "o", markersize=3)
+        axis.set(xscale="log" if (trials[name] > 0).all() else "linear", xlabel=name.replace("_", "\n"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    upper.supylabel("validation accuracy", size=9)
+    axis = lower.subplots()
+    ranks = trials[[*names, "score"]].rank(pct=True)
+    for place, row in ranks.sort_values("score").iterrows():
+        good = ranks.score[place]
+        axis.plot(range(len(row)), row, color="tab:blue" if good > 0.8 else "grey", alpha=0.2 + 0.7 * good, linewidth=1)
+    axis.set_xticks(range(len(names) + 1), [name.replace("_", "\n") for name in [*names, "score"]], size=7)
+    axis.set(ylabel="rank among trials")
+    part = path.with_suffix(".part.png")
+    figure.savefig(part, dpi=120)
+    part.replace(path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", help="a data set of keras_collab.datasets, or the name of what --data holds")
+    parser.add_argument("network", choices=["resnet8", "resnet14", "resnet18", "resnet20", "vgg16"])
+    parser.add_argument("space", choices=SPACES, help="what is searched, see spaces.py")
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default="bayesian")
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--executions", type=int, default=1, help="trainings a trial (default: 1)")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--width", type=int, help="of the network's first stage (default: the network's own)")
+    parser.add_argument("--train-size", type=int, help="training images (default: all)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data", type=Path, help="folder or zip with train/CLASS/*.jpg and test/CLASS/*.jpg")
+    parser.add_argument("--directory", type=Path, help="where the trials are kept (default: tuning/searches/NAME)")
+    parser.add_argument("--results", type=Path, default=HERE / "results" / "searches.jsonl")
+    options = parser.parse_args()
+    for name in ("trials", "executions", "epochs"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be 1 or more. Received: {getattr(options, name)}.")
+    names = (
+        "dataset",
+        "network",
+        "space",
+        "algorithm",
+        "trials",
+        "executions",
+        "epochs",
+        "width",
+        "train_size",
+        "seed",
+    )
+    settings = {name: getattr(options, name) for name in names} | {"backend": keras.backend.backend()}
+    title = "-".join(str(settings[name]) for name in ("dataset", "network", "space", "algorithm"))
+    directory = options.directory or HERE / "searches" / title
+    if any(record and record["settings"] == settings for _, record in read(options.results)):
+        sys.exit(f"{options.results} has the outcome of this search already. Take its line out to look again.")
+    claim(directory, settings)
+
+    keras.utils.set_random_seed(options.seed)
+    cut = {"subset": options.train_size, "seed": options.seed}
+    load = (
+        functools.partial(datasets.image_folder, options.data)
+        if options.data
+        else functools.partial(datasets.load, options.dataset)
+    )
+    dataset = load(**cut)
+    size = {"width": options.width} if options.width else {}
+
+    def build_network():
+        inner = getattr(models, options.network)(dataset.input_shape, len(dataset.classes), **size)
+        layers = [keras.Input(dataset.input_shape), *dataset.preprocessing(), inner]
+        return keras.Sequential(layers, name=f"{options.network}_classifier")
+
+    steps = options.epochs * -(-len(dataset.train) // 128)
+    data = (dataset.train.images, dataset.train.labels)
+    hypermodel = SPACES[options.space](build_network, data, functools.partial(optimizer, steps=steps))
+    limit = {"max_epochs": options.epochs} if options.algorithm == "hyperband" else {"max_trials": options.trials}
+    count = None if options.algorithm == "hyperband" else options.trials
+    tuner = told(ALGORITHMS[options.algorithm], count)(
+        hypermodel,
+        objective="val_accuracy",
+        executions_per_trial=options.executions,
+        seed=options.seed,
+        directory=directory,
+        project_name="trials",
+        **limit,
+    )
+    tuner.search(
+        *data,
+        batch_size=128,
+        epochs=options.epochs,
+        validation_data=(dataset.validation.images, dataset.validation.labels),
+        verbose=0,
+    )
+    trials = frame(tuner)
+    if trials.empty:
+        sys.exit(f"No trial of {directory} was completed; see the messages above.")
+    (best,) = tuner.get_best_models(1)
+    scores = best.evaluate(dataset.test.images, dataset.test.labels, batch_size=500, return_dict=True, verbose=0)
+    (trial,) = tuner.oracle.get_best_trials(1)
+    record = {"settings": settings, "best": trial.hyperparameters.values, "val_accuracy": trial.score, "test": scores}
+    record |= {"trials": trials.to_dict("records"), "machine": MACHINE}
+    append(options.results, record)
+    picture(trials, options.results.with_name(f"{title}.png"))
+    console.print({"best": trial.hyperparameters.values, "val_accuracy": trial.score, "test": scores})
+
+
+if __name__ == "__main__":
+    main()
