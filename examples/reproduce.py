@@ -155,21 +155,38 @@ def load_data(settings, options):
     return dataset, clean
 
 
-def build(settings, dataset):
-    """The network, and the model that trains it."""
+def new_network(dataset, name, width=None, *, dropout=0.0, augment=True):
+    """A network of keras_collab.models behind the layers that the data set asks for; None for its own width."""
     import keras
 
+    from keras_collab import models
+
+    size = {} if width is None else {"width": width}
+    inner = getattr(models, name)(dataset.input_shape, len(dataset.classes), dropout=dropout, **size)
+    before = [keras.Input(dataset.input_shape), *dataset.preprocessing(augment=augment)]
+    return keras.Sequential([*before, inner], name=f"{name}_classifier")
+
+
+def new_optimizer(learning_rate, weight_decay, steps):
+    """SGD with Nesterov momentum; the learning rate warms up for a fifth of the steps, then falls as a cosine to 0."""
+    import keras
+
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - steps // 5, warmup_target=learning_rate, warmup_steps=max(1, steps // 5)
+    )
+    optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def build(settings, dataset):
+    """The network, and the model that trains it."""
     import keras_collab
-    from keras_collab import baselines, models
+    from keras_collab import baselines
     from keras_collab.collab_model import default_collaborations
 
-    size = {} if settings.width is None else {"width": settings.width}
     dropout = 0.3 if settings.method == "r_drop" and not settings.dropout else settings.dropout
-    inner = getattr(models, settings.network)(dataset.input_shape, len(dataset.classes), dropout=dropout, **size)
-    network = keras.Sequential(
-        [keras.Input(dataset.input_shape), *dataset.preprocessing(augment=settings.augment), inner],
-        name=f"{settings.network}_classifier",
-    )
+    network = new_network(dataset, settings.network, settings.width, dropout=dropout, augment=settings.augment)
     method = settings.method
     if method in (*TERMS, "all_four"):
         terms = [term for term in default_collaborations() if method in (term.name, "all_four")]
@@ -196,12 +213,7 @@ def train(settings, options, folder):
     dataset, clean = load_data(settings, options)
     network, model = build(settings, dataset)
     steps = -(-len(dataset.train) // settings.batch_size)
-    total = steps * settings.epochs
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, total - total // 5, warmup_target=settings.learning_rate, warmup_steps=max(1, total // 5)
-    )
-    optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer = new_optimizer(settings.learning_rate, settings.weight_decay, steps * settings.epochs)
     nll = keras.metrics.SparseCategoricalCrossentropy(name="nll")
     loss = smoothed if settings.method == "label_smoothing" else "sparse_categorical_crossentropy"
     model.compile(optimizer, loss, metrics=["accuracy", nll], jit_compile=JIT[options.jit])

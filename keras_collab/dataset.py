@@ -115,6 +115,7 @@ class Dataset:
         batch_size = check_range(self, batch_size=batch_size, least=1, whole=True)
         if not len(chosen):
             raise ValueError(f"{self.name}: split '{split}' holds no images. Load the data set with `{split}` above 0.")
+        # tf.data is TensorFlow's own pipeline (2.21); the other backends do without TensorFlow.
         make = _tf_batches if keras.backend.backend() == "tensorflow" else _Batches
         return make(chosen, batch_size, shuffle, seed)
 

@@ -26,10 +26,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from records import MACHINE, append, read, write
+from reproduce import NETWORKS, new_network
 from rich.console import Console
 from spaces import SPACES, optimizer
 
-from keras_collab import datasets, models
+from keras_collab import datasets
 
 HERE = Path(__file__).parent
 ALGORITHMS = {
@@ -110,7 +111,7 @@ def picture(trials, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", help="a data set of keras_collab.datasets, or the name of what --data holds")
-    parser.add_argument("network", choices=["resnet8", "resnet14", "resnet18", "resnet20", "vgg16"])
+    parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("space", choices=SPACES, help="what is searched, see spaces.py")
     parser.add_argument("--algorithm", choices=ALGORITHMS, default="bayesian")
     parser.add_argument("--trials", type=int, default=20)
@@ -153,12 +154,9 @@ def main():
         else functools.partial(datasets.load, options.dataset)
     )
     dataset = load(**cut)
-    size = {"width": options.width} if options.width else {}
 
     def build_network():
-        inner = getattr(models, options.network)(dataset.input_shape, len(dataset.classes), **size)
-        layers = [keras.Input(dataset.input_shape), *dataset.preprocessing(), inner]
-        return keras.Sequential(layers, name=f"{options.network}_classifier")
+        return new_network(dataset, options.network, options.width)
 
     steps = options.epochs * -(-len(dataset.train) // 128)
     data = (dataset.train.images, dataset.train.labels)

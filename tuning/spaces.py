@@ -1,20 +1,15 @@
 """What is searched: hypermodels by name, all with the optimizer's learning rate and weight decay among the rest."""
 
-import keras
+from reproduce import new_optimizer
 
 from keras_collab.tuner import CollabHyperModel
 
 
 def optimizer(hp, model, steps):
-    """SGD with Nesterov momentum and a cosine to 0, whose learning rate and weight decay are searched."""
+    """The optimizer of examples/reproduce.py, whose learning rate and weight decay are searched."""
     rate = hp.Float("learning_rate", 0.01, 1.0, sampling="log", default=0.1)
     decay = hp.Float("weight_decay", 1e-5, 1e-2, sampling="log", default=5e-4)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, steps - steps // 5, warmup_target=rate, warmup_steps=max(1, steps // 5)
-    )
-    sgd = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=decay)
-    sgd.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(sgd, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(new_optimizer(rate, decay, steps), "sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
 def plain(build_network, data, compile):
