@@ -1,6 +1,5 @@
 """Start weights for the terms, measured on a few batches: each term's gradient gets a share of the task's."""
 
-import copy
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -230,7 +229,7 @@ def _measure(model: CollabModel, batches: Iterator[Any]) -> NDArray[Any]:
     parts = _Parts(model)
     parts.compile(
         _Norms(),
-        copy.copy(model.loss),
+        model.loss,
         loss_weights=model.get_compile_config()["loss_weights"],
         jit_compile=model.jit_compile,
         run_eagerly=model.run_eagerly,
