@@ -39,7 +39,11 @@ class CollabHyperModel(keras_tuner.HyperModel):
     """A hypermodel of a network that its own parts teach: searches the terms' weights, and more if asked to.
 
     The weights are hyperparameters `<term>_weight` on a logarithmic scale. Each trial's directory keeps a line of every
-    execution's history in `executions.jsonl`, since keras-tuner itself keeps their mean only.
+    execution's history in `executions.jsonl`, since keras-tuner itself keeps their mean only; a trial that was stopped
+    and begun again has the lines of its first attempt before them.
+
+    Weights are variables: on JAX, trials that differ in them alone compile once, if the environment variable
+    JAX_COMPILATION_CACHE_DIR names a directory.
 
     The objective must be one of the task alone, such as `val_accuracy`, which it is if the tuner is given none, or
     `val_loss`: `loss` holds the weighted terms, and would be lowered by lowering their weights.

@@ -5,7 +5,7 @@
 
 Stop it at any moment and give the command again: no finished trial is run again. The test images are looked at once,
 at the end, by the best trial's model; the outcome is appended to tuning/results/searches.jsonl, and the trials are
-drawn beside it.
+drawn beside it. Several machines share a search by keras-tuner's own chief and workers, see tuning/README.md.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / "searches" / "compiled"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import keras
@@ -28,7 +29,7 @@ from matplotlib.ticker import NullFormatter
 from records import MACHINE, append, read, write
 from reproduce import NETWORKS, new_network
 from rich.console import Console
-from spaces import SPACES, optimizer
+from spaces import SPACES
 
 from keras_collab import datasets
 
@@ -42,23 +43,37 @@ ALGORITHMS = {
 console = Console(highlight=False)
 
 
+def save_json(path, content):
+    """As keras-tuner's own, which writes in place (1.4.8): a kill meanwhile would cost the search."""
+    text = json.dumps(content)
+    write(Path(path), text)
+    return text
+
+
+keras_tuner.src.utils.save_json = save_json
+
+
 def told(algorithm, count):
     """The algorithm's tuner, which says after each trial how far it is, what is best and how long the rest may take."""
 
     class Told(algorithm):
-        def on_search_begin(self):
-            super().on_search_begin()
-            self.begun, self.before = time.monotonic(), len(self.oracle.end_order)
+        begun = None  # The time of the first trial of this process, and its number.
+
+        def on_trial_begin(self, trial):
+            self.begun = self.begun or (time.monotonic(), int(trial.trial_id))
+            super().on_trial_begin(trial)
 
         def on_trial_end(self, trial):
             super().on_trial_end(trial)
-            done = len(self.oracle.end_order)
-            each = (time.monotonic() - self.begun) / max(1, done - self.before)
-            ended = self.oracle.trials[trial.trial_id]
+            ended, number = self.oracle.get_trial(trial.trial_id), int(trial.trial_id) + 1
+            each = (time.monotonic() - self.begun[0]) / max(1, number - self.begun[1])
             best = [t.score for t in self.oracle.get_best_trials(1)]
-            left = f", {each * (count - done) / 60:.0f} min left" if count else ""
-            said = f"{ended.score:.4f}" if ended.status == "COMPLETED" else str(ended.message).strip().split("\n")[-1]
-            console.print(f"trial {done} of {count or '?'}: {said}; best {best[0] if best else float('nan'):.4f}{left}")
+            left = f", {each * (count - number) / 60:.0f} min left" if count else ""
+            failure = str(trial.message or "no number").strip().split("\n")[-1]
+            said = f"{ended.score:.4f}" if ended.status == "COMPLETED" else failure
+            console.print(
+                f"trial {number} of {count or '?'}: {said}; best {best[0] if best else float('nan'):.4f}{left}"
+            )
 
     Told.__name__ = algorithm.__name__
     return Told
@@ -76,8 +91,9 @@ def claim(directory, settings):
             sys.exit(f"{directory} holds another search ({'; '.join(differing)}). Give another --directory.")
     elif directory.exists() and any(directory.iterdir()):
         sys.exit(f"{directory} holds something else than a search of this program. Give another --directory.")
-    directory.mkdir(parents=True, exist_ok=True)
-    write(path, json.dumps(settings, indent=1))
+    else:
+        directory.mkdir(parents=True, exist_ok=True)
+        write(path, json.dumps(settings, indent=1))
 
 
 def frame(tuner):
@@ -160,7 +176,7 @@ def main():
 
     steps = options.epochs * -(-len(dataset.train) // 128)
     data = (dataset.train.images, dataset.train.labels)
-    hypermodel = SPACES[options.space](build_network, data, functools.partial(optimizer, steps=steps))
+    hypermodel = SPACES[options.space](build_network, data, steps)
     limit = {"max_epochs": options.epochs} if options.algorithm == "hyperband" else {"max_trials": options.trials}
     count = None if options.algorithm == "hyperband" else options.trials
     tuner = told(ALGORITHMS[options.algorithm], count)(
@@ -179,6 +195,8 @@ def main():
         validation_data=(dataset.validation.images, dataset.validation.labels),
         verbose=0,
     )
+    if os.environ.get("KERASTUNER_ORACLE_IP") and "chief" not in os.environ["KERASTUNER_TUNER_ID"]:
+        return console.print("No trial is left. The chief tells the outcome.")
     trials = frame(tuner)
     if trials.empty:
         sys.exit(f"No trial of {directory} was completed; see the messages above.")
