@@ -4,6 +4,7 @@ from keras_collab import datasets, label_noise, models, schedules
 from keras_collab.balancing import Balance, balance
 from keras_collab.collab_model import CollabModel, wrap
 from keras_collab.collaboration import Collaboration, Seen
+from keras_collab.diagnosis import Diagnosis, diagnose
 from keras_collab.intermediate_consistency import IntermediateConsistency
 from keras_collab.kernel_similarity import KernelSimilarity
 from keras_collab.output_consistency import OutputConsistency
@@ -16,6 +17,7 @@ __all__ = [
     "Balance",
     "CollabModel",
     "Collaboration",
+    "Diagnosis",
     "Found",
     "IntermediateConsistency",
     "KernelSimilarity",
@@ -25,6 +27,7 @@ __all__ = [
     "Seen",
     "balance",
     "datasets",
+    "diagnose",
     "label_noise",
     "models",
     "schedules",

@@ -7,12 +7,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from keras_collab.batches import first_batches
 from keras_collab.checks import check_range
 from keras_collab.collab_model import CollabModel
 
@@ -143,7 +144,7 @@ def balance(
     share = check_range(balance, share=share, above=0)
     batches = check_range(balance, batches=batches, least=1, whole=True)
     batch_size = check_range(balance, batch_size=batch_size, least=1, whole=True)
-    squares = _measure(model, _batches(data, batches, batch_size))
+    squares = _measure(model, first_batches(data, batches, batch_size))
     rows = [
         _row(term.name, term.weight, squares[:, 0], squares[:, 1 + index], share)
         for index, term in enumerate(model.collaborations.values())
@@ -168,25 +169,6 @@ def _row(name: str, before: Any, task: NDArray[Any], term: NDArray[Any], share: 
     ratios = norms / np.maximum(task_norms, np.finfo("float32").tiny)
     deviation = float(ratios.std() / ratios.mean())
     return TermBalance(name, before, weight, weight / RANGE, weight * RANGE, norm, task_norm, deviation)
-
-
-def _batches(data: Any, count: int, size: int) -> Iterator[Any]:
-    """Batches `(x, y, sample_weight)` of NumPy arrays."""
-    if isinstance(data, tuple | list):
-        samples = len(tree.flatten(data)[0])
-        order = np.random.default_rng(0).permutation(samples)  # Arrays are often sorted by class.
-        starts = range(0, samples - size + 1, size) if samples >= size else [0]
-        found = (tree.map_structure(lambda a, at=at: _numpy(a)[order[at : at + size]], tuple(data)) for at in starts)
-    elif isinstance(data, keras.utils.PyDataset):
-        found = (data[index] for index in range(len(data)))
-    else:
-        found = iter(data)
-    for _, batch in zip(range(count), found, strict=False):
-        yield keras.utils.unpack_x_y_sample_weight(tree.map_structure(_numpy, batch))
-
-
-def _numpy(array: Any) -> NDArray[Any]:
-    return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
 
 
 class _Norms(keras.optimizers.Optimizer):

@@ -12,7 +12,7 @@ def check_choice(owner: Any, *, choices: tuple[str, ...], **setting: Any) -> Any
     """Returns the one setting given by keyword if it is among `choices`."""
     ((name, value),) = setting.items()
     if value not in choices:
-        raise ValueError(f"{type(owner).__name__}: `{name}` must be one of {choices}. Received: {name}={value!r}.")
+        raise ValueError(f"{_name(owner)}: `{name}` must be one of {choices}. Received: {name}={value!r}.")
     return value
 
 
@@ -36,8 +36,13 @@ def check_range(
     good = good and (below is None or value < below) and (most is None or value <= most)
     if not good:
         what = "an integer" if whole else "a number"
-        raise ValueError(f"{type(owner).__name__}: `{name}` must be {what} {stated}. Received: {name}={value!r}.")
+        raise ValueError(f"{_name(owner)}: `{name}` must be {what} {stated}. Received: {name}={value!r}.")
     return int(value) if whole else float(value)
+
+
+def _name(owner: Any) -> str:
+    """Of a function its own, of an object its class's."""
+    return getattr(owner, "__name__", type(owner).__name__)
 
 
 def require(module: str, mend: str) -> Any:

@@ -95,13 +95,14 @@ class NetworkReader:
         first = channels_first(self.graph, self.graph.calls)
         return tuple(Tap(c.path, c.output, self.graph.shape(c.output), first[id(c.output)]) for c in calls)
 
-    def kernels(self, layers: Layers = "auto") -> tuple[Kernel, ...]:
+    def kernels(self, layers: Layers = "auto", *, at_least: int = 1) -> tuple[Kernel, ...]:
         """The filters of the chosen layers, each layer once, in the order of the network.
 
         Args:
             layers: names, a regular expression, a function of the layer, or `"auto"`: every convolution but the
                 first and the depthwise ones, and without the 1×1 ones where the others hold a quarter of the weights or
                 more; in a network without convolutions every Dense layer but the head.
+            at_least: how many are needed, 1 or none.
         """
         owners = {id(c.operation): c for c in reversed(self.graph.calls) if kernel_of(c.operation, c.path)}
         calls = [call for call in self.graph.calls if owners.get(id(call.operation)) is call]
@@ -110,12 +111,17 @@ class NetworkReader:
         else:
             kernels = [kernel_of(c.operation, c.path) for c in self._select(calls, layers, "a layer with a kernel")]
         comparable = [kernel for kernel in kernels if kernel.filters > 1]
-        if not comparable:
+        if len(comparable) < at_least:
             raise ValueError(
                 f"no layer with two or more filters to compare in network '{self.graph.name}' for layers={layers!r}. "
                 f"{_LAYERS_HELP}; layers with kernels: {', '.join(call.path for call in calls) or 'none'}."
             )
         return tuple(comparable)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The classifiers at the end of the network, one an output that has one."""
+        return tuple(head for head in self._heads if isinstance(head, Head))
 
     def head(self, name: str | None = None) -> Head:
         """The classifier at the end of the network; `name` chooses among several outputs."""
@@ -146,7 +152,7 @@ class NetworkReader:
         return stage_ends(self.graph, max(outputs, key=lambda output: len(self.graph.ancestors(output))))
 
     def _auto_kernels(self, kernels: Sequence[Any]) -> list[Kernel]:
-        heads = {head.path for head in self._heads if isinstance(head, Head)}
+        heads = {head.path for head in self.heads}
         kernels = [kernel for kernel in kernels if kernel.path not in heads]
         if all(kernel.dense for kernel in kernels):
             return kernels

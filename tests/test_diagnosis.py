@@ -1,0 +1,127 @@
+"""`diagnose`: numbers as the terms' own functions and known networks give them, and nothing changed."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_data, small_network
+from keras import layers, ops
+
+import keras_collab
+from keras_collab import KernelSimilarity, diagnose, wrap
+from keras_collab.diagnosis import alignment
+from keras_collab.kernel_similarity import kernel_similarity
+from keras_collab.representation_similarity import representation_similarity
+
+
+def test_numbers_are_those_of_the_terms():
+    network, (x, y) = small_network(), small_data(samples=64)
+    found = diagnose(network, (x, y), verbose=False)
+    assert found.samples == 64
+    reader = keras_collab.NetworkReader(network)
+    taps = reader.taps("auto")
+    assert [row.path for row in found.channels] == [tap.path for tap in taps]
+    for row, tap in zip(found.channels, taps, strict=True):
+        values = keras.Model(network.input, tap.tensor)(x, training=False)
+        assert row.count == values.shape[-1]
+        assert row.similarity == pytest.approx(float(ops.convert_to_numpy(representation_similarity(values))), rel=1e-4)
+    for row, kernel in zip(found.filters, reader.kernels(), strict=True):
+        assert row.similarity == pytest.approx(float(ops.convert_to_numpy(kernel_similarity(kernel.read()))), rel=1e-4)
+        assert row.random == 1 / kernel.size
+    (head,) = found.parts
+    predicted = ops.convert_to_numpy(network(x, training=False)).argmax(axis=-1)
+    assert (head.path, head.features) == ("head", 10)
+    assert head.accuracy == pytest.approx(np.mean(predicted == y))
+
+
+def test_batches_together_are_the_whole():
+    network, data = small_network(), small_data(samples=96)
+    many, one = (diagnose(network, data, batch_size=size, verbose=False) for size in (8, 96))
+    for row, whole in zip(many.channels, one.channels, strict=True):
+        assert row.similarity == pytest.approx(whole.similarity, rel=1e-4)
+        assert row.dead == whole.dead
+    assert np.allclose(many.alignment[0, 0], 1.0)
+
+
+def test_repeated_channels_and_filters_and_a_dead_channel_are_seen():
+    network = small_network()
+    convolution = network.get_layer("conv1")
+    kernel = ops.convert_to_numpy(convolution.kernel).copy()
+    kernel[..., 1:7] = kernel[..., :1]  # Seven filters are one, and the eighth never fires.
+    convolution.kernel.assign(kernel)
+    bias = np.zeros(8)
+    bias[7] = -1e4
+    convolution.bias.assign(bias)
+    found = diagnose(network, small_data(), layers="relu[12]", verbose=False)
+    assert found.channels[0].dead == 1
+    assert found.channels[0].similarity == pytest.approx(7 * 6 / (8 * 7), abs=1e-4)
+    assert found.channels[0].effective == pytest.approx(1.0, abs=1e-3)
+    filters = {row.path: row for row in found.filters}["conv1"]
+    assert filters.effective < 2.1
+    assert {row.path: row for row in found.filters}["conv2"].effective > 5
+
+
+def test_alignment_is_one_for_the_same_relations_and_none_by_chance():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(64, 20))
+    turned = 3.0 * features @ np.linalg.qr(rng.normal(size=(20, 20)))[0] + 5.0
+    found = alignment([features, turned, rng.normal(size=(64, 2000)), np.ones((64, 3))])
+    assert found[0, 1] == pytest.approx(1.0)
+    assert abs(found[0, 2]) < 0.1  # The biased estimate gives 0.5 for wide layers.
+    assert np.isnan(found[3]).all()
+
+
+def test_a_head_whose_halves_are_alike_agrees():
+    inputs = keras.Input((8, 8, 3))
+    features = layers.Dense(1)(layers.Flatten()(inputs))
+    network = keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.Concatenate()([features] * 6)))
+    kernel = np.repeat([[1.0, 2.0, -1.0]], 6, axis=0)
+    network.layers[-1].set_weights([kernel, np.zeros(3)])
+    (head,) = diagnose(network, small_data(), verbose=False).parts
+    assert head.agreement == 1.0
+    assert head.divergence == pytest.approx(0.0, abs=1e-5)
+    assert head.accuracy == head.part_accuracy
+
+
+def test_nothing_changes():
+    network, data = small_network(dropout=0.3), small_data()
+    model = wrap(network, [KernelSimilarity(2.0)])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(*data, verbose=0)
+    before = [ops.convert_to_numpy(variable) for variable in model.variables]
+    diagnose(model, data, verbose=False)
+    after = [ops.convert_to_numpy(variable) for variable in model.variables]
+    for one, other in zip(before, after, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_networks_that_lack_something_and_data_without_labels(capsys):
+    inputs = keras.Input((6,), name="numbers")
+    network = keras.Model({"numbers": inputs}, layers.Dense(4, name="only")(inputs))
+    found = diagnose(network, [{"numbers": np.random.default_rng(0).normal(size=(30, 6))}])
+    assert found.filters == ()
+    assert np.isnan(found.parts[0].accuracy)
+    assert "nan" not in capsys.readouterr().out
+
+
+def test_tables_and_figure(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    found = diagnose(small_network(), small_data()[0])
+    told = capsys.readouterr().out
+    assert "conv1" in told
+    assert "do the work of" in told
+    found.figure().savefig(tmp_path / "diagnosis.png")
+    assert (tmp_path / "diagnosis.png").stat().st_size > 10_000
+
+
+def test_bad_input():
+    network, (x, y) = small_network(), small_data()
+    with pytest.raises(ValueError, match=r"four or more. Received: 3"):
+        diagnose(network, (x[:3], y[:3]))
+    with pytest.raises(ValueError, match=r"diagnose: `batches` must be an integer >= 1. Received: batches=0"):
+        diagnose(network, (x, y), 0)
+    with pytest.raises(ValueError, match="Close matches: 'relu1'"):
+        diagnose(network, (x, y), layers=["relu_1"])
+    with pytest.raises(ValueError, match=r"Labels for head 'head' have shape \(22, 2\)"):
+        diagnose(network, (x, np.ones((22, 2))))
+    with pytest.raises(TypeError, match="must be a Functional or Sequential"):
+        diagnose(layers.Dense(3), x)
