@@ -13,6 +13,7 @@ validation. Time and memory are multiples of plain training's on the same machin
 import argparse
 import html
 import io
+import json
 import math
 import re
 import shlex
@@ -33,7 +34,15 @@ from rich.table import Column, Table
 from scipy.special import stdtrit
 
 METHODS = ["plain", "all_four", "output_consistency", "intermediate_consistency", "representation_similarity"]
-METHODS += ["kernel_similarity", "label_smoothing", "song_chai_2", "song_chai_4", "r_drop", "exits"]  # Then all others.
+METHODS += [
+    "kernel_similarity",
+    "label_smoothing",
+    "gce",
+    "song_chai_2",
+    "song_chai_4",
+    "r_drop",
+    "exits",
+]  # Then all others.
 RECORD = {  # All that a line must have.
     "settings.": "dataset train_size network noise_rate noise method seed width epochs batch_size learning_rate "
     "weight_decay augment",
@@ -118,10 +127,10 @@ def read(paths):
     runs["history.val_accuracy"] = [[100 * value for value in values] for values in runs["history.val_accuracy"]]
     runs["epochs"] = [range(1, len(values) + 1) for values in runs["history.val_loss"]]
     runs["source"], runs["method"], runs["seed"] = list(records), runs["settings.method"], runs["settings.seed"]
-    weights = [(record["settings"].get("term_weights") or {}).items() for record in records.values()]
-    runs["weights"] = [", ".join(f"{words(name)} {weight}" for name, weight in found) or "default" for found in weights]
-    tuned = (runs.method != "plain") & (runs.groupby("method").weights.transform("nunique") > 1)
-    runs["method"] = runs.method.where(~tuned, runs.method + " (" + runs.weights + ")")
+    variants = pd.Series([record["settings"].get("variant") or "" for record in records.values()])
+    terms = [record["settings"].get("terms") for record in records.values()]
+    runs["terms"] = [json.dumps(found) if found else "default" for found in terms]
+    runs["method"] = runs.method.where(variants == "", runs.method + " (" + variants + ")")
     runs["place"] = runs.method.map(list(dict.fromkeys([*METHODS, *runs.method])).index)
     names = shared(runs)
     runs[names] = runs[names].convert_dtypes()  # A setting that is null in some runs stays a whole number in others.
@@ -139,8 +148,8 @@ def read(paths):
 
 
 def shared(runs):
-    """The settings that runs to be compared have in common, those of the title first. Plain training has no weights."""
-    own = ("settings.method", "settings.seed", "settings.term_weights")
+    """The settings that runs to be compared have in common, those of the title first."""
+    own = tuple(f"settings.{name}" for name in ("method", "seed", "terms", "balance", "variant"))
     return [name for name in runs if name.startswith("settings.") and not name.startswith(own)] + ["backend"]
 
 
@@ -425,7 +434,7 @@ def main():
             console.print(f"![{label}: {title}](report/{name}.svg)")
         drawn = f'<div class="pictures">{"".join(elements.values())}</div>'
         page += f"<section><h2>{html.escape(title)}</h2>{drawn}{below}</section>"
-    names = [*shared(runs), "weights", "seed", "machine", *(name for name in runs if name.startswith("versions."))]
+    names = [*shared(runs), "terms", "seed", "machine", *(name for name in runs if name.startswith("versions."))]
     facts = {words(name.rpartition(".")[2]): ", ".join(texts(runs[name].drop_duplicates())) for name in names}
     parts = {
         **{"headline": html.escape(headline), "rests": html.escape(rests), "sections": page},

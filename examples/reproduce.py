@@ -26,6 +26,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
 
@@ -34,7 +35,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 HERE = Path(__file__).parent
 TERMS = ("output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity")
-METHODS = ("plain", "label_smoothing", *TERMS, "all_four", "song_chai_2", "song_chai_4", "r_drop", "exits")
+METHODS = ("plain", "label_smoothing", "gce", *TERMS, "all_four", "terms")
+METHODS += ("song_chai_2", "song_chai_4", "r_drop", "exits")
 NETWORKS = ("resnet8", "resnet14", "resnet18", "resnet20", "vgg16")
 JIT = {"auto": "auto", "on": True, "off": False}
 NOISES = ("none", "symmetric", "asymmetric", "pair_flip")
@@ -63,9 +65,12 @@ class Settings:
     dropout: float = 0.0
     augment: bool = True
     validation: float = 0.1
-    term_weights: dict[str, float] = dataclasses.field(default_factory=dict, hash=False)  # {} for the defaults.
+    # Arguments of terms, {"kernel_similarity": {"weight": 5.0}}; a weight may be a schedule, {"Ramp": {"value": ...}}.
+    terms: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
+    balance: float = 0.0  # The share that keras_collab.balance gives each term before training; 0 to leave the weights.
+    variant: str = ""  # A name for what differs from other runs of the same method.
 
-    IDENTITY = ("dataset", "network", "method", "train_size", "width", "noise", "noise_rate", "seed")
+    IDENTITY = ("dataset", "network", "method", "variant", "train_size", "width", "noise", "noise_rate", "seed")
 
     def __post_init__(self):
         for name, choices in (("network", NETWORKS), ("method", METHODS), ("noise", NOISES)):
@@ -76,6 +81,11 @@ class Settings:
                 "noise_rate must lie in [0, 1], and be 0 with noise = 'none' only. Received: "
                 f"noise={self.noise!r}, noise_rate={self.noise_rate!r}."
             )
+        if self.balance and self.method not in (*TERMS, "all_four", "terms"):
+            raise ValueError(f"balance sets weights of terms, which {self.method!r} has none of.")
+        unknown = sorted(self.terms.keys() - set(TERMS))
+        if unknown or (self.method == "terms" and not self.terms):
+            raise ValueError(f"terms must name some of {', '.join(TERMS)}. Received: {list(self.terms)}.")
 
     @property
     def identity(self):
@@ -84,7 +94,8 @@ class Settings:
     @property
     def label(self):
         noise = "" if self.noise == "none" else f" {self.noise} {self.noise_rate:.0%}"
-        return f"{self.dataset} {self.train_size or 'all'} {self.network} {self.method}{noise} seed {self.seed}"
+        method = f"{self.method} ({self.variant})" if self.variant else self.method
+        return f"{self.dataset} {self.train_size or 'all'} {self.network} {method}{noise} seed {self.seed}"
 
     @property
     def digest(self):
@@ -188,10 +199,9 @@ def build(settings, dataset):
     dropout = 0.3 if settings.method == "r_drop" and not settings.dropout else settings.dropout
     network = new_network(dataset, settings.network, settings.width, dropout=dropout, augment=settings.augment)
     method = settings.method
-    if method in (*TERMS, "all_four"):
-        terms = [term for term in default_collaborations() if method in (term.name, "all_four")]
-        for term in terms:
-            term.weight = settings.term_weights.get(term.name, term.weight)
+    wanted = {"all_four": TERMS, "terms": tuple(settings.terms)}.get(method, (method,))
+    terms = [new_term(type(term), settings) for term in default_collaborations() if term.name in wanted]
+    if terms:
         return network, keras_collab.wrap(network, terms)
     if method.startswith("song_chai"):
         return network, baselines.MultiHead(network, splits=2 if method.endswith("4") else 1)
@@ -200,6 +210,17 @@ def build(settings, dataset):
     if method == "exits":
         return network, baselines.Exits(network)
     return network, network
+
+
+def new_term(kind, settings):
+    """A term with the arguments that the settings give it."""
+    from keras_collab import schedules
+
+    arguments = dict(settings.terms.get(kind().name, {}))
+    if isinstance(arguments.get("weight"), dict):
+        ((name, values),) = arguments["weight"].items()
+        arguments["weight"] = getattr(schedules, name)(**values)
+    return kind(**arguments)
 
 
 def train(settings, options, folder):
@@ -215,7 +236,7 @@ def train(settings, options, folder):
     steps = -(-len(dataset.train) // settings.batch_size)
     optimizer = new_optimizer(settings.learning_rate, settings.weight_decay, steps * settings.epochs)
     nll = keras.metrics.SparseCategoricalCrossentropy(name="nll")
-    loss = smoothed if settings.method == "label_smoothing" else "sparse_categorical_crossentropy"
+    loss = {"label_smoothing": smoothed, "gce": generalized}.get(settings.method, "sparse_categorical_crossentropy")
     model.compile(optimizer, loss, metrics=["accuracy", nll], jit_compile=JIT[options.jit])
     before = redundancy(network, dataset.validation.images)
 
@@ -267,6 +288,8 @@ def train(settings, options, folder):
     if recorder.done:
         optimizer.build(model.trainable_variables)
         model.load_weights(folder / "model" / f"{recorder.done}.weights.h5")
+    elif settings.balance:
+        keras_collab.balance(model, (dataset.train.images, dataset.train.labels), share=settings.balance, verbose=False)
     model.fit(
         # A resumed run sees other orders than in its first epochs.
         dataset.batches("train", settings.batch_size, seed=settings.seed + 1000 * recorder.done),
@@ -297,6 +320,7 @@ def train(settings, options, folder):
         "best_epoch": recorder.best,
         "test": tested,
         "memorization": memorized,
+        "weights": {name: term.get_config()["weight"] for name, term in getattr(model, "collaborations", {}).items()},
         "seconds_per_step": statistics.median(seconds[1:] or seconds),
         "peak_memory": peak,
         "parameters": network.count_params(),
@@ -314,6 +338,14 @@ def smoothed(labels, probabilities):
 
     one_hot = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), probabilities.shape[-1])
     return keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=0.1)
+
+
+def generalized(labels, probabilities):
+    """(1 − p^0.7) / 0.7 of the label, generalized cross-entropy (Zhang & Sabuncu, 2018, arXiv 1805.07836)."""
+    from keras import ops
+
+    of_label = ops.sum(ops.one_hot(ops.reshape(labels, (-1,)), probabilities.shape[-1]) * probabilities, axis=-1)
+    return (1 - ops.power(ops.maximum(of_label, 1e-7), 0.7)) / 0.7
 
 
 def test(network, split):

@@ -127,18 +127,18 @@ def test_pairs_are_of_one_seed_and_otherwise_equal_settings():
     assert set(narrow["new one"]) - set(wide["new one"]) == of_pairs
 
 
-def test_settings_of_reproduce_may_be_null_and_weights_are_the_method_s_own():
-    """Null stands for all images, or a network's own width. Plain training has no terms, so no weights to agree in."""
-    whole = {"train_size": None, "width": None, "term_weights": {}}
-    weights = {"term_weights": {"kernel_similarity": 5.0}}
+def test_settings_of_reproduce_may_be_null_and_variants_are_methods_of_their_own():
+    """Null stands for all images, or a network's own width. Plain training has no terms, so none to agree in."""
+    whole = {"train_size": None, "width": None, "terms": {}, "balance": 0.0, "variant": ""}
+    weights = {"terms": {"kernel_similarity": {"weight": 5.0}}, "balance": 0.2, "variant": "kernels at 5"}
     records = [run("plain", seed, 0.6 + seed / 100, whole) for seed in range(2)]
     records += [run("all_four", seed, 0.7 + seed / 50, whole | weights) for seed in range(2)]
     (found,) = tables(*records, *[run("r_drop", 0, 0.6, whole)]).items()
     assert found[0] == "cifar10-subset, all images, resnet8, no noise"
-    assert found[1]["all four"]["difference to plain, points"].startswith("+10.50 (")
+    assert found[1]["all four (kernels at 5)"]["difference to plain, points"].startswith("+10.50 (")
     found = tables(*records, *[run("all_four", seed, 0.6, whole) for seed in range(2)], run("exits"))
     assert list(found) == [f"{SERIES}, width 16, no noise", f"{ALL}, no noise"]
-    assert list(found[f"{ALL}, no noise"]) == ["plain", "all four (kernel similarity 5.0)", "all four (default)"]
+    assert list(found[f"{ALL}, no noise"]) == ["plain", "all four", "all four (kernels at 5)"]
 
 
 def test_a_group_without_plain_says_so(monkeypatch):

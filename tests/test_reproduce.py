@@ -15,6 +15,8 @@ import pytest
 import records
 import reproduce
 
+import keras_collab
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROGRAM = EXAMPLES / "reproduce.py"
 GRID = """
@@ -88,6 +90,34 @@ def test_runs_are_made_once_and_a_kill_costs_no_more_than_an_epoch(tmp_path):
     assert not list(tmp_path.glob("killed.partial/*"))
 
 
+def test_terms_take_arguments_and_balance_sets_their_weights(tmp_path):
+    table = """
+method = "terms"
+terms.output_consistency = {weight = 3}
+terms.kernel_similarity = {form = "angle", weight = {Ramp = {value = 2.0, steps = 1}}}
+variant = "two"
+"""
+    grid = write_grid(tmp_path, epochs=1)
+    text = grid.read_text().replace('method = ["all_four"]\n', table)
+    more = '[[runs]]\nmethod = "all_four"\nbalance = 0.1\n[[runs]]\nmethod = "gce"\n'
+    grid.write_text(text + more)
+    runs = reproduce.read_grid(grid)
+    assert reproduce.new_term(keras_collab.KernelSimilarity, runs[0]).form == "angle"
+    assert [run.label for run in runs] == [
+        "digits 100 resnet8 terms (two) symmetric 50% seed 0",
+        "digits 100 resnet8 all_four seed 0",
+        "digits 100 resnet8 gce seed 0",
+    ]
+    assert run(grid, tmp_path / "results.jsonl").returncode == 0
+    two, balanced, gce = lines(tmp_path / "results.jsonl")
+    assert two["weights"].keys() == {"output_consistency", "kernel_similarity"}
+    assert two["weights"]["output_consistency"] == 3
+    assert two["history"]["kernel_similarity_weight"] == [1.0]  # 0 in the first step of two, 2 in the other.
+    assert balanced["weights"].keys() == set(reproduce.TERMS)
+    assert balanced["weights"]["kernel_similarity"] != 10
+    assert 0 < gce["history"]["loss"][0] <= 1 / 0.7
+
+
 def test_results_with_other_settings_are_refused(tmp_path):
     results = tmp_path / "results.jsonl"
     runs = reproduce.read_grid(write_grid(tmp_path, methods=["plain", "all_four"]))
@@ -132,6 +162,9 @@ def test_a_full_disk_costs_one_line(tmp_path):
         ("method = 'all_five'", r"method must be one of plain.*Received: 'all_five'"),
         ("noise = 'symmetric'", r"noise_rate must lie.*Received: noise='symmetric', noise_rate=0.0"),
         ("noise = 'symmetric'\nnoise_rate = 1.5", r"noise_rate=1.5"),
+        ("balance = 0.1", r"balance sets weights of terms, which 'plain' has none of"),
+        ("method = 'terms'", r"terms must name some of output_consistency.*Received: \[\]"),
+        ("terms = {kernels = {weight = 1}}", r"Received: \['kernels'\]"),
     ],
 )
 def test_bad_grids(tmp_path, text, message):
