@@ -92,6 +92,10 @@ class Settings:
         return tuple(getattr(self, name) for name in self.IDENTITY)
 
     @property
+    def candidate(self):
+        return self.method, self.variant
+
+    @property
     def label(self):
         noise = "" if self.noise == "none" else f" {self.noise} {self.noise_rate:.0%}"
         method = f"{self.method} ({self.variant})" if self.variant else self.method
@@ -142,6 +146,28 @@ def still_to_do(runs, records, path):
                 "comparable do not go into one file: give another one, --results FILE."
             )
     return [run for run in runs if run.identity not in done]
+
+
+def next_round(runs, records):
+    """The runs of successive halving that are next: those of the first seed that is not done, of what is still tried.
+
+    After each seed the half of the candidates with the lower validation accuracy at the last epoch, mean over all
+    their runs so far, is given up. Plain training and label smoothing stay, to compare with.
+    """
+    scores = {Settings(**record["settings"]).identity: record["history"]["val_accuracy"][-1] for record in records}
+    tried = list(dict.fromkeys(run.candidate for run in runs))
+    for seed in sorted({run.seed for run in runs}):
+        todo = [run for run in runs if run.seed == seed and run.candidate in tried and run.identity not in scores]
+        if todo:
+            return todo
+        means = {
+            candidate: statistics.mean(scores[r.identity] for r in runs if r.candidate == candidate and r.seed <= seed)
+            for candidate in tried
+        }
+        controls = [candidate for candidate in tried if candidate[0] in ("plain", "label_smoothing")]
+        ranked = sorted((c for c in tried if c not in controls), key=means.get, reverse=True)
+        tried = controls + ranked[: -(-len(ranked) // 2)]
+    return []
 
 
 # What follows runs in a process of its own, one a run: so memory is measured, and nothing is left from the run before.
@@ -452,6 +478,7 @@ def main():
     parser.add_argument("--skip-unreadable", action="store_true", help="leave out, and name, images that are broken")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the cores (default: 1)")
     parser.add_argument("--jit", choices=JIT, default="auto", help="Keras' jit_compile (default: auto)")
+    parser.add_argument("--halving", action="store_true", help="after each seed, go on with the better half of methods")
     parser.add_argument("--list", action="store_true", help="say what is to do, and do nothing")
     parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)  # One run, by the program itself.
     options = parser.parse_args()
@@ -466,14 +493,18 @@ def main():
     options.results = options.results or HERE / "results" / f"{path.stem}.jsonl"
     try:
         runs = read_grid(path)
-        todo = still_to_do(runs, read_results(options.results), options.results)
+        records = read_results(options.results)
+        left = still_to_do(runs, records, options.results)
     except ValueError as error:
         sys.exit(str(error))
-    print(f"{len(runs)} runs, {len(runs) - len(todo)} of them in {options.results}, {len(todo)} to do.")
+    todo = next_round(runs, records) if options.halving else left
+    print(f"{len(runs)} runs, {len(runs) - len(left)} of them in {options.results}, {len(todo)} to do.")
     if options.list:
         print("\n".join(run.label for run in todo))
         return
     failed = run_grid(todo, options)
+    while options.halving and not failed and (todo := next_round(runs, read_results(options.results))):
+        failed = run_grid(todo, options)
     sys.exit(f"Failed: {', '.join(failed)}." if failed else 0)
 
 
