@@ -7,7 +7,8 @@ Writes report.md, report.html, which loads nothing, and the pictures in report/,
 Each method is compared with plain training of the same seed, all other settings equal. ± is one standard deviation
 over seeds; an interval is Student's 95% interval of the mean of the paired differences. Negative log-likelihood (NLL),
 calibration error (ECE) and differences are on the test set after the last epoch; the best epoch is that of the best
-validation. Time and memory are multiples of plain training's on the same machine, the median over seeds.
+validation. Time and memory are multiples of plain training's on the same machine, the median over seeds; of time also
+the least and the greatest, since runs that share a machine with other work are timed roughly.
 """
 
 import argparse
@@ -59,7 +60,7 @@ FIELDS = [before + name for before, names in RECORD.items() for name in names.sp
 MAY_BE_NULL = ["memorization", "redundancy", "peak_memory", "settings.train_size", "settings.width"]
 FRACTIONS = ["test.last.accuracy", "test.best.accuracy", "test.last.ece", "memorization.clean_accuracy"]
 FRACTIONS += ["memorization.wrong_fit"]
-Comparison = namedtuple("Comparison", "title method pairs difference half error time memory size")
+Comparison = namedtuple("Comparison", "title method pairs difference half error time memory size times")
 
 INK, BLUE, GREY = "#010203", "#2271d1", "#7d8590"
 COLOURS = {"gain": BLUE, "loss": "#c8511b", "open": GREY}
@@ -171,10 +172,10 @@ def compare(runs):
         gain, error = pairs["test.last.accuracy"] - plain_accuracy, 100 - plain_accuracy.mean()
         mean, half = gain.mean(), stdtrit(count - 1, 0.975) * gain.sem() if count > 1 else math.nan
         near = pairs[pairs.machine == pairs.machine_plain]  # Seconds of two machines are no ratio.
-        ratios = [(near[name] / near[f"{name}_plain"]).median() for name in costs]
+        times, memory = (near[name] / near[f"{name}_plain"] for name in costs)
         size = 100 * (pairs.added_parameters / pairs.parameters_plain).median()
         change = -100 * mean / error if error else math.nan
-        found.append(Comparison(title, method, count, mean, half, change, *ratios, size))
+        found.append(Comparison(title, method, count, mean, half, change, times.median(), memory.median(), size, times))
     return found
 
 
@@ -194,6 +195,11 @@ def interval(comparison):
     return show(comparison.difference) + (f" ({low} to {high})" if low else "")
 
 
+def between(values):
+    """The least and the greatest of several."""
+    return f" ({values.min():.2f} to {values.max():.2f})" if values.nunique() > 1 else ""
+
+
 def spread(values, form=".2f"):
     """Mean ± standard deviation over seeds."""
     deviation = f" ± {values.std(skipna=False):{form}}" if len(values) > 1 else ""
@@ -204,7 +210,7 @@ def table(runs, comparisons):
     """A row for each method of a group, as text. What no method has a value of gets no column."""
     rows, found = [], {comparison.method: comparison for comparison in comparisons}
     for method, own in runs.groupby("method", sort=False):
-        comparison = found.get(method, Comparison("", method, 0, *[math.nan] * 6))
+        comparison = found.get(method, Comparison("", method, 0, *[math.nan] * 6, pd.Series(dtype=float)))
         fewer = found and method != "plain" and comparison.pairs < len(own)
         difference = [interval(comparison), f"{comparison.pairs} of {len(own)} seeds" if fewer else ""]
         share = f" ({comparison.size:.2g}%)" if comparison.size > 0 else ""
@@ -218,7 +224,7 @@ def table(runs, comparisons):
                 "ECE, %": spread(own["test.last.ece"]),
                 "difference to plain, points": ", ".join(filter(None, difference)),
                 "change of error": show(comparison.error, "+z.1f", "%"),
-                "time a step": show(comparison.time, ".2f", "×"),
+                "time a step": show(comparison.time, ".2f", "×") + between(comparison.times),
                 "peak memory": show(comparison.memory, ".2f", "×"),
                 "added parameters": f"{own.added_parameters.iloc[0]:,}{share}",
                 "right on clean training labels, %": spread(own["memorization.clean_accuracy"]),
