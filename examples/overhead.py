@@ -52,6 +52,7 @@ TERMS = {**{term().name: [term] for term in ALL_FOUR}, "all four": ALL_FOUR}
 RIVALS = {
     "R-Drop": RDrop,
     "exits": Exits,
+    "exits with bottlenecks (BYOT)": partial(Exits, bottleneck=True),
     "Song & Chai, 2 heads": partial(MultiHead, splits=1),
     "Song & Chai, 4 heads": partial(MultiHead, splits=2),
 }

@@ -43,6 +43,7 @@ METHODS += [
     "song_chai_4",
     "r_drop",
     "exits",
+    "byot",
 ]  # Then all others.
 RECORD = {  # All that a line must have.
     "settings.": "dataset train_size network noise_rate noise method seed width epochs batch_size learning_rate "

@@ -36,7 +36,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 HERE = Path(__file__).parent
 TERMS = ("output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity")
 METHODS = ("plain", "label_smoothing", "gce", *TERMS, "all_four", "terms")
-METHODS += ("song_chai_2", "song_chai_4", "r_drop", "exits")
+METHODS += ("song_chai_2", "song_chai_4", "r_drop", "exits", "byot")
 NETWORKS = ("resnet8", "resnet14", "resnet18", "resnet20", "vgg16")
 JIT = {"auto": "auto", "on": True, "off": False}
 NOISES = ("none", "symmetric", "asymmetric", "pair_flip")
@@ -233,8 +233,8 @@ def build(settings, dataset):
         return network, baselines.MultiHead(network, splits=2 if method.endswith("4") else 1)
     if method == "r_drop":
         return network, baselines.RDrop(network)
-    if method == "exits":
-        return network, baselines.Exits(network)
+    if method in ("exits", "byot"):
+        return network, baselines.Exits(network, bottleneck=method == "byot")
     return network, network
 
 

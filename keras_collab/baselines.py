@@ -21,7 +21,7 @@ from keras_collab.graph import check_network
 from keras_collab.head import Head, read_head
 from keras_collab.intermediate_consistency import pool
 from keras_collab.output_consistency import consistency_divergence, cross_entropy
-from keras_collab.reader import NetworkReader
+from keras_collab.reader import NetworkReader, Tap
 from keras_collab.sampling import scale_gradient
 
 _training: contextvars.ContextVar[Any] = contextvars.ContextVar("training", default=None)
@@ -55,7 +55,7 @@ class _Logits(keras.layers.Layer):
 
 
 class Baseline(keras.Model):
-    """A network that is trained through `training_graph`, a model from its inputs to a list of logits.
+    """A network that is trained through `training_graph`, a model from its inputs to a list, the head's logits first.
 
     Args:
         network: a Functional or built Sequential model that ends in a Dense layer.
@@ -86,7 +86,7 @@ class Baseline(keras.Model):
 
         Args:
             labels: `(batch, classes)`, distributions.
-            logits: what `training_graph` gave.
+            logits: what `training_graph` gave: logits, and what else the loss needs.
         """
         raise NotImplementedError
 
@@ -240,15 +240,18 @@ class RDrop(Baseline):
 class Exits(Baseline):
     """Exits that only training has (Be Your Own Teacher, Zhang et al., 2019, arXiv 1905.08094).
 
-    Each stage but the last gets a classifier of its own, global average pooling and a Dense layer, which learns from
-    the labels and from the network's own prediction: L = CE(y, z) + Σ_l (1 − α) CE(y, z_l) + α T² KL(sg p_T ‖ p_l,T).
-    The original's bottleneck layers and feature hints are left out.
+    Each stage but the last gets a classifier of its own, which learns from the labels and from the network's own
+    prediction: L = CE(y, z) + Σ_l (1 − α) CE(y, z_l) + α T² KL(sg p_T ‖ p_l,T). The cheapest exit is global average
+    pooling and a Dense layer. The original has a bottleneck of three convolutions before the pooling, down to the
+    positions and up to the features of the head, and brings its features f_l near the head's: + λ ‖f_l − sg f‖².
 
     Args:
         network: what to train; it ends in a Dense layer.
         layers: the layers that get an exit, or `"auto"`: the end of each stage but the last.
         soft_share: α, in [0, 1]. Defaults to 0.3.
         temperature: T > 0. Defaults to 3.
+        bottleneck: whether exits are the original's. Defaults to False.
+        hint_weight: λ >= 0, of the exits with a bottleneck. Defaults to 1e-4.
     """
 
     def __init__(
@@ -258,24 +261,44 @@ class Exits(Baseline):
         *,
         soft_share: float = 0.3,
         temperature: float = 3.0,
+        bottleneck: bool = False,
+        hint_weight: float = 1e-4,
         name: str | None = None,
     ):
         self.soft_share = check_range(self, soft_share=soft_share, least=0, most=1)
         self.temperature = check_range(self, temperature=temperature, above=0)
+        self.bottleneck = bottleneck
+        self.hint_weight = check_range(self, hint_weight=hint_weight, least=0)
         self.layers_with_exit = layers
         super().__init__(network, name)
 
     def build_training_graph(self):
+        last = self.reader.taps("auto")[-1]
         taps = self.reader.taps(self.layers_with_exit)
-        logits = [_Logits(self.head)(self.head.features)]
+        logits, hints = [_Logits(self.head)(self.head.features)], []
         for tap in taps[:-1] if self.layers_with_exit == "auto" else taps:
-            pooled = pool(tap.channels_last(tap.tensor))
-            logits.append(keras.layers.Dense(self.head.classes, dtype="float32")(pooled))
-        return keras.Model(self.reader.graph.inputs, logits, name="training_graph")
+            x = tap.channels_last(tap.tensor)
+            features = pool(self._bottleneck(x, tap, last) if self.bottleneck else x)
+            logits.append(keras.layers.Dense(self.head.classes, dtype="float32")(features))
+            if self.bottleneck:
+                hints.append(features - ops.stop_gradient(ops.reshape(self.head.features, (-1, self.head.size))))
+        return keras.Model(self.reader.graph.inputs, logits + hints, name="training_graph")
+
+    def _bottleneck(self, x: Any, tap: Tap, last: Tap) -> Any:
+        """From a tap's positions to those of the last stage, and to the features of the head."""
+        strides = [max(1, here // there) for here, there in zip(tap.positions, last.positions, strict=True)]
+        narrow = max(1, self.head.size // 4)
+        for filters, size in ((narrow, 1), (narrow, strides), (self.head.size, 1)):
+            x = keras.layers.Conv2D(filters, size, strides=size, data_format="channels_last", dtype="float32")(x)
+            x = keras.layers.ReLU(dtype="float32")(keras.layers.BatchNormalization(dtype="float32")(x))
+        return x
 
     def loss_of(self, labels, logits):
         total, soft = cross_entropy(labels, logits[0][None]), self.soft_share
-        for z in logits[1:]:
+        exits = (len(logits) - 1) // 2 if self.bottleneck else len(logits) - 1
+        for z in logits[1 : 1 + exits]:
             agreement = consistency_divergence(logits[0], z[None], self.temperature)
             total = total + (1 - soft) * cross_entropy(labels, z[None]) + soft * agreement
+        for hint in logits[1 + exits :]:
+            total = total + self.hint_weight * ops.sum(ops.square(hint), axis=-1)
         return total

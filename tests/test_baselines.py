@@ -13,6 +13,7 @@ METHODS = {
     "tree": lambda network: baselines.MultiHead(network, ["relu0", "relu1"]),
     "r_drop": lambda network: baselines.RDrop(network),
     "exits": lambda network: baselines.Exits(network),
+    "exits_bottleneck": lambda network: baselines.Exits(network, bottleneck=True),
 }
 
 
@@ -60,6 +61,9 @@ def test_added_parameters():
     assert baselines.MultiHead(network, 2).added_parameters == count(*second) + 3 * count(*third, head)
     exits = baselines.Exits(network, ["relu0", "relu1"])
     assert exits.added_parameters == (6 + 1) * 3 + (8 + 1) * 3
+    exits = baselines.Exits(network, ["relu0"], bottleneck=True)  # From 8×8 positions to 2×2, where relu2 is.
+    convolutions = (6 + 1) * 2 + (4 * 4 * 2 + 1) * 2 + (2 + 1) * 10
+    assert exits.added_parameters == convolutions + 4 * (2 + 2 + 10) + (10 + 1) * 3
 
 
 def test_gradient_is_divided_at_a_split():
@@ -112,6 +116,11 @@ def test_losses_are_those_of_the_papers():
         agreement = 9.0 * (np.exp(target) * (target - log_softmax(z[h] / 3.0))).sum(-1)
         expected = expected + 0.8 * hard[h] + 0.2 * agreement
     np.testing.assert_allclose(ops.convert_to_numpy(exits.loss_of(given, tensors)), expected, rtol=1e-5)
+    exits = baselines.Exits(small_network(), soft_share=0.2, bottleneck=True, hint_weight=0.1)
+    hints = [rng.normal(size=(5, 4)).astype("float32") for _ in range(2)]
+    expected = expected + 0.1 * sum((hint**2).sum(-1) for hint in hints)
+    outputs = [*tensors, *(ops.convert_to_tensor(hint) for hint in hints)]
+    np.testing.assert_allclose(ops.convert_to_numpy(exits.loss_of(given, outputs)), expected, rtol=1e-5)
 
 
 def test_sample_weights_and_regularizers_count():
