@@ -61,7 +61,7 @@ FIELDS = [before + name for before, names in RECORD.items() for name in names.sp
 MAY_BE_NULL = ["memorization", "redundancy", "peak_memory", "settings.train_size", "settings.width"]
 FRACTIONS = ["test.last.accuracy", "test.best.accuracy", "test.last.ece", "memorization.clean_accuracy"]
 FRACTIONS += ["memorization.wrong_fit"]
-Comparison = namedtuple("Comparison", "title method pairs difference half error time memory size times")
+Comparison = namedtuple("Comparison", "title method pairs difference half error time memory size times nll nll_half")
 
 INK, BLUE, GREY = "#010203", "#2271d1", "#7d8590"
 COLOURS = {"gain": BLUE, "loss": "#c8511b", "open": GREY}
@@ -166,17 +166,35 @@ def words(name):
 def compare(runs):
     """A `Comparison` for each group and method: the mean difference to plain, seed by seed, and its 95% interval."""
     keys, costs = ["title", "seed"], ["seconds_per_step", "peak_memory"]
-    plain = runs.loc[runs.method == "plain", [*keys, "test.last.accuracy", "machine", "parameters", *costs]]
+    read = ["test.last.accuracy", "test.last.nll", "machine", "parameters", *costs]
+    plain = runs.loc[runs.method == "plain", [*keys, *read]]
     found, paired = [], runs[runs.method != "plain"].merge(plain, on=keys, suffixes=("", "_plain"))
     for (title, method), pairs in paired.groupby(["title", "method"], sort=False):
         plain_accuracy, count = pairs["test.last.accuracy_plain"], len(pairs)
         gain, error = pairs["test.last.accuracy"] - plain_accuracy, 100 - plain_accuracy.mean()
-        mean, half = gain.mean(), stdtrit(count - 1, 0.975) * gain.sem() if count > 1 else math.nan
+        apart = pairs["test.last.nll"] - pairs["test.last.nll_plain"]
+        mean, width = gain.mean(), stdtrit(count - 1, 0.975) if count > 1 else math.nan
+        half, nll_half = width * gain.sem(), width * apart.sem()
         near = pairs[pairs.machine == pairs.machine_plain]  # Seconds of two machines are no ratio.
         times, memory = (near[name] / near[f"{name}_plain"] for name in costs)
         size = 100 * (pairs.added_parameters / pairs.parameters_plain).median()
         change = -100 * mean / error if error else math.nan
-        found.append(Comparison(title, method, count, mean, half, change, times.median(), memory.median(), size, times))
+        found.append(
+            Comparison(
+                title,
+                method,
+                count,
+                mean,
+                half,
+                change,
+                times.median(),
+                memory.median(),
+                size,
+                times,
+                apart.mean(),
+                nll_half,
+            )
+        )
     return found
 
 
@@ -191,9 +209,9 @@ def show(value, form="+z.2f", unit=""):
     return "" if math.isnan(value) else f"{value:{form}}{unit}".replace("-", "−")
 
 
-def interval(comparison):
-    low, high = (show(comparison.difference + half) for half in (-comparison.half, comparison.half))
-    return show(comparison.difference) + (f" ({low} to {high})" if low else "")
+def interval(middle, half, form="+z.2f"):
+    low, high = (show(middle + side, form) for side in (-half, half))
+    return show(middle, form) + (f" ({low} to {high})" if low else "")
 
 
 def between(values):
@@ -211,9 +229,12 @@ def table(runs, comparisons):
     """A row for each method of a group, as text. What no method has a value of gets no column."""
     rows, found = [], {comparison.method: comparison for comparison in comparisons}
     for method, own in runs.groupby("method", sort=False):
-        comparison = found.get(method, Comparison("", method, 0, *[math.nan] * 6, pd.Series(dtype=float)))
+        comparison = found.get(
+            method, Comparison("", method, 0, *[math.nan] * 6, pd.Series(dtype=float), math.nan, math.nan)
+        )
         fewer = found and method != "plain" and comparison.pairs < len(own)
-        difference = [interval(comparison), f"{comparison.pairs} of {len(own)} seeds" if fewer else ""]
+        seeds = f"{comparison.pairs} of {len(own)} seeds" if fewer else ""
+        difference = [interval(comparison.difference, comparison.half), seeds]
         share = f" ({comparison.size:.2g}%)" if comparison.size > 0 else ""
         rows.append(
             {
@@ -224,6 +245,7 @@ def table(runs, comparisons):
                 "NLL": spread(own["test.last.nll"], ".3f"),
                 "ECE, %": spread(own["test.last.ece"]),
                 "difference to plain, points": ", ".join(filter(None, difference)),
+                "difference of NLL": interval(comparison.nll, comparison.nll_half, "+z.3f"),
                 "change of error": show(comparison.error, "+z.1f", "%"),
                 "time a step": show(comparison.time, ".2f", "×") + between(comparison.times),
                 "peak memory": show(comparison.memory, ".2f", "×"),
@@ -254,8 +276,8 @@ def finding(comparisons):
     elif losses:
         headline = f"No gain can be told from chance; {name} loses {points} to plain training{where}"
     cost = f", at {most.time:.2f} times the seconds a step" if most.time > 0 else ""
-    rests = f"{at_start} on {most.title}: {interval(most)} points of test accuracy, with the 95% interval over "
-    rests += f"{most.pairs} seeds{cost}."
+    rests = f"{at_start} on {most.title}: {interval(most.difference, most.half)} points of test accuracy, with the 95% "
+    rests += f"interval over {most.pairs} seeds{cost}."
     if len(told) > 1:
         rests += (
             f" Of {len(told)} comparisons with plain training {len(gains)} show a gain and {len(losses)} a loss; the "

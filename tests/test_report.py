@@ -80,7 +80,8 @@ def page(monkeypatch, *records):
 def test_numbers_of_the_table():
     accuracy = {"plain": np.array([0.60, 0.63, 0.58, 0.61]), "all_four": np.array([0.63, 0.64, 0.62, 0.61])}
     records = runs_of(accuracy)
-    for record, nll in zip(records, np.linspace(1.0, 1.7, 8), strict=True):
+    nlls = [1.0, 1.1, 1.2, 1.3, 1.4, 1.6, 1.5, 1.7]
+    for record, nll in zip(records, nlls, strict=True):
         record["test"]["last"] |= {"nll": nll, "ece": nll / 10}
         record["test"]["best"]["accuracy"] = nll / 2
     for record, seconds in zip(records, [0.2, 0.2, 0.2, 0.2, 0.21, 0.22, 0.24, 0.30], strict=True):
@@ -97,6 +98,7 @@ def test_numbers_of_the_table():
         "NLL": f"1.150 ± {np.std([1.0, 1.1, 1.2, 1.3], ddof=1):.3f}",
         "ECE, %": f"11.50 ± {np.std([10, 11, 12, 13], ddof=1):.2f}",
         "difference to plain, points": "",
+        "difference of NLL": "",
         "change of error": "",
         "time a step": "",
         "peak memory": "",
@@ -104,6 +106,8 @@ def test_numbers_of_the_table():
     }
     row = found["all four"]
     assert row["difference to plain, points"] == f"+{gain.mean():.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
+    low, high = stats.ttest_rel(nlls[4:], nlls[:4]).confidence_interval(0.95)
+    assert row["difference of NLL"] == f"+0.400 ({low:+.3f} to {high:+.3f})"
     assert row["change of error"] == f"−{100 * 2.0 / 39.5:.1f}%"
     assert row["peak memory"] == f"{np.median([1.05, 1.10, 1.20, 1.50]):.2f}×"
     assert row["time a step"] == f"{row['peak memory']} (1.05 to 1.50)"
@@ -124,7 +128,7 @@ def test_pairs_are_of_one_seed_and_otherwise_equal_settings():
     assert narrow["new one"]["difference to plain, points"] == expected
     assert narrow["new one"]["seeds"] == "4"
     assert narrow["r drop"]["time a step"] == "" != narrow["new one"]["time a step"]
-    of_pairs = {"difference to plain, points", "change of error", "time a step", "peak memory"}
+    of_pairs = {"difference to plain, points", "difference of NLL", "change of error", "time a step", "peak memory"}
     assert set(narrow["new one"]) - set(wide["new one"]) == of_pairs
 
 

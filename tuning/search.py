@@ -135,6 +135,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--width", type=int, help="of the network's first stage (default: the network's own)")
     parser.add_argument("--train-size", type=int, help="training images (default: all)")
+    parser.add_argument("--validation", type=float, default=0.1, help="share of training images to choose by")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="folder or zip with train/CLASS/*.jpg and test/CLASS/*.jpg")
     parser.add_argument("--directory", type=Path, help="where the trials are kept (default: tuning/searches/NAME)")
@@ -153,6 +154,7 @@ def main():
         "epochs",
         "width",
         "train_size",
+        "validation",
         "seed",
     )
     settings = {name: getattr(options, name) for name in names} | {"backend": keras.backend.backend()}
@@ -163,7 +165,7 @@ def main():
     claim(directory, settings)
 
     keras.utils.set_random_seed(options.seed)
-    cut = {"subset": options.train_size, "seed": options.seed}
+    cut = {"subset": options.train_size, "validation": options.validation, "seed": options.seed}
     load = (
         functools.partial(datasets.image_folder, options.data)
         if options.data
