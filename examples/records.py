@@ -32,5 +32,8 @@ def append(path, record):
 
 def write(path, text):
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # Else a power cut could leave the new name with nothing in it.
     part.replace(path)

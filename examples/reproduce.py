@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 import tomllib
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +32,10 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
 
 from records import MACHINE, append, read, write
+from rich import box
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 HERE = Path(__file__).parent
 TERMS = ("output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity")
@@ -65,7 +69,8 @@ class Settings:
     dropout: float = 0.0
     augment: bool = True
     validation: float = 0.1
-    # Arguments of terms, {"kernel_similarity": {"weight": 5.0}}; a weight may be a schedule, {"Ramp": {"value": ...}}.
+    # Arguments of terms, {"kernel_similarity": {"weight": 5.0}}; a weight may be one of keras_collab.schedules, with
+    # epochs for its steps, {"Ramp": {"value": 5.0, "epochs": 10}}.
     terms: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
     balance: float = 0.0  # The share that keras_collab.balance gives each term before training; 0 to leave the weights.
     variant: str = ""  # A name for what differs from other runs of the same method.
@@ -83,9 +88,12 @@ class Settings:
             )
         if self.balance and self.method not in (*TERMS, "all_four", "terms"):
             raise ValueError(f"balance sets weights of terms, which {self.method!r} has none of.")
-        unknown = sorted(self.terms.keys() - set(TERMS))
-        if unknown or (self.method == "terms" and not self.terms):
-            raise ValueError(f"terms must name some of {', '.join(TERMS)}. Received: {list(self.terms)}.")
+        possible = TERMS if self.method in ("terms", "all_four") else (self.method,) if self.method in TERMS else ()
+        if self.terms.keys() - set(possible) or (self.method == "terms" and not self.terms):
+            raise ValueError(
+                f"terms of method {self.method!r} must be some of {', '.join(possible) or 'none'}. "
+                f"Received: {list(self.terms)}."
+            )
 
     @property
     def identity(self):
@@ -119,7 +127,11 @@ def read_grid(path):
             known = ", ".join(field.name for field in dataclasses.fields(Settings))
             raise ValueError(f"{path}: there is no setting {unknown[0]!r}. Settings: {known}.")
         runs += [Settings(**dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values())]
-    return list({run.digest: run for run in runs}.values())
+    alone = {run.digest: run for run in runs}.values()
+    twice = [one for one, other in itertools.combinations(alone, 2) if one.identity == other.identity]
+    if twice:
+        raise ValueError(f"{path}: runs of '{twice[0].label}' differ in other settings. Give each a variant = 'name'.")
+    return list(alone)
 
 
 def read_results(path):
@@ -151,11 +163,15 @@ def still_to_do(runs, records, path):
 def next_round(runs, records):
     """The runs of successive halving that are next: those of the first seed that is not done, of what is still tried.
 
-    After each seed the half of the candidates with the lower validation accuracy at the last epoch, mean over all
-    their runs so far, is given up. Plain training and label smoothing stay, to compare with.
+    After each seed, of the candidates with the same terms the half with the lower validation accuracy at the last
+    epoch, mean over all their runs so far, is given up. Plain training and label smoothing stay, to compare with.
     """
     scores = {Settings(**record["settings"]).identity: record["history"]["val_accuracy"][-1] for record in records}
-    tried = list(dict.fromkeys(run.candidate for run in runs))
+    cells = Counter((run.candidate, run.seed) for run in runs)
+    if len(set(cells.values())) > 1 or len(cells) < len({c for c, _ in cells}) * len({s for _, s in cells}):
+        raise ValueError("Halving compares means: all methods and variants of its grid need the same runs.")
+    rivals = {run.candidate: tuple(run.terms) or run.candidate for run in runs}
+    tried = list(rivals)
     for seed in sorted({run.seed for run in runs}):
         todo = [run for run in runs if run.seed == seed and run.candidate in tried and run.identity not in scores]
         if todo:
@@ -164,10 +180,25 @@ def next_round(runs, records):
             candidate: statistics.mean(scores[r.identity] for r in runs if r.candidate == candidate and r.seed <= seed)
             for candidate in tried
         }
-        controls = [candidate for candidate in tried if candidate[0] in ("plain", "label_smoothing")]
-        ranked = sorted((c for c in tried if c not in controls), key=means.get, reverse=True)
-        tried = controls + ranked[: -(-len(ranked) // 2)]
+        alike = {}  # Only forms of the same terms compete.
+        for candidate in sorted(tried, key=means.get, reverse=True):
+            alike.setdefault(rivals[candidate], []).append(candidate)
+        tried = [candidate for ranked in alike.values() for candidate in ranked[: -(-len(ranked) // 2)]]
     return []
+
+
+def print_standing(records):
+    """Validation accuracy at the last epoch, by which forms are chosen; the test images have no part in it."""
+    columns = ("dataset", "train_size", "network", "noise", "noise_rate", "method", "variant")
+    found = {}
+    for record in records:
+        key = tuple(str(record["settings"][name] or "") for name in columns)
+        found.setdefault(key, []).append(100 * record["history"]["val_accuracy"][-1])
+    table = Table(*columns, "runs", "validation accuracy, %", box=box.SIMPLE)
+    for key, scores in sorted(found.items(), key=lambda item: (item[0][:5], -statistics.mean(item[1]))):
+        spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+        table.add_row(*key, str(len(scores)), f"{statistics.mean(scores):.2f}{spread}")
+    Console().print(table if found else "No result yet.")
 
 
 # What follows runs in a process of its own, one a run: so memory is measured, and nothing is left from the run before.
@@ -226,7 +257,8 @@ def build(settings, dataset):
     network = new_network(dataset, settings.network, settings.width, dropout=dropout, augment=settings.augment)
     method = settings.method
     wanted = {"all_four": TERMS, "terms": tuple(settings.terms)}.get(method, (method,))
-    terms = [new_term(type(term), settings) for term in default_collaborations() if term.name in wanted]
+    steps = -(-len(dataset.train) // settings.batch_size)
+    terms = [new_term(type(term), settings, steps) for term in default_collaborations() if term.name in wanted]
     if terms:
         return network, keras_collab.wrap(network, terms)
     if method.startswith("song_chai"):
@@ -238,13 +270,14 @@ def build(settings, dataset):
     return network, network
 
 
-def new_term(kind, settings):
-    """A term with the arguments that the settings give it."""
+def new_term(kind, settings, steps):
+    """A term with the arguments that the settings give it; `steps` are those of an epoch."""
     from keras_collab import schedules
 
     arguments = dict(settings.terms.get(kind().name, {}))
     if isinstance(arguments.get("weight"), dict):
         ((name, values),) = arguments["weight"].items()
+        values = {key: value for key, value in values.items() if key != "epochs"} | {"steps": steps * values["epochs"]}
         arguments["weight"] = getattr(schedules, name)(**values)
     return kind(**arguments)
 
@@ -315,7 +348,8 @@ def train(settings, options, folder):
         optimizer.build(model.trainable_variables)
         model.load_weights(folder / "model" / f"{recorder.done}.weights.h5")
     elif settings.balance:
-        keras_collab.balance(model, (dataset.train.images, dataset.train.labels), share=settings.balance, verbose=False)
+        data = (dataset.train.images, dataset.train.labels)
+        keras_collab.balance(model, data, share=settings.balance, batch_size=settings.batch_size, verbose=False)
     model.fit(
         # A resumed run sees other orders than in its first epochs.
         dataset.batches("train", settings.batch_size, seed=settings.seed + 1000 * recorder.done),
@@ -495,16 +529,18 @@ def main():
         runs = read_grid(path)
         records = read_results(options.results)
         left = still_to_do(runs, records, options.results)
+        todo = next_round(runs, records) if options.halving else left
     except ValueError as error:
         sys.exit(str(error))
-    todo = next_round(runs, records) if options.halving else left
     print(f"{len(runs)} runs, {len(runs) - len(left)} of them in {options.results}, {len(todo)} to do.")
     if options.list:
         print("\n".join(run.label for run in todo))
-        return
+        return print_standing(records)
     failed = run_grid(todo, options)
     while options.halving and not failed and (todo := next_round(runs, read_results(options.results))):
+        print_standing(read_results(options.results))
         failed = run_grid(todo, options)
+    print_standing(read_results(options.results))
     sys.exit(f"Failed: {', '.join(failed)}." if failed else 0)
 
 

@@ -13,17 +13,26 @@ def first_batches(data: Any, count: int, size: int) -> Iterator[tuple[Any, Any, 
     """Batches `(x, y, sample_weight)` of NumPy arrays, None for what the data lack.
 
     Args:
-        data: a tuple of arrays, or what gives batches: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a torch
-            `DataLoader`. Arrays are drawn from in random order, always the same, since they are often sorted by class.
+        data: arrays `x`, or a tuple of arrays, or what gives batches: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
+            torch `DataLoader`. Arrays are drawn from in random order, always the same, since they are often sorted by
+            class.
         count: batches, at most.
-        size: samples in a batch of arrays; a smaller last one is left out, unless it is the only one.
+        size: samples in a batch of arrays; the last may be smaller.
+
+    Raises:
+        ValueError: if arrays do not have the same number of samples.
     """
+    if isinstance(data, dict) or hasattr(data, "ndim"):
+        data = (data,)
     found: Any
     if isinstance(data, tuple | list):
-        samples = len(tree.flatten(data)[0])
-        order = np.random.default_rng(0).permutation(samples)
-        starts = range(0, samples - size + 1, size) if samples >= size else [0]
-        found = (tree.map_structure(lambda a, at=at: _numpy(a)[order[at : at + size]], tuple(data)) for at in starts)
+        arrays = tuple(tree.map_structure(_numpy, part) for part in data if part is not None)
+        lengths = {len(array) for array in tree.flatten(arrays)}
+        if len(lengths) > 1:
+            raise ValueError(f"Data must have the same number of samples in all arrays. Received: {sorted(lengths)}.")
+        order = np.random.default_rng(0).permutation(max(lengths, default=0))
+        chosen = (order[at : at + size] for at in range(0, len(order), size))
+        found = (tree.map_structure(lambda array, rows=rows: array[rows], arrays) for rows in chosen)
     elif isinstance(data, keras.utils.PyDataset):
         found = (data[index] for index in range(len(data)))
     else:

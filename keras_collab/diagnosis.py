@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console, Group
@@ -87,7 +87,7 @@ class Parts:
         path: the classifier.
         features: how many it reads.
         agreement: share of decisions that a random half of the features, doubled, makes as the whole does.
-        divergence: the term's value for halves, T² · KL( softmax(z/T) ‖ softmax(z_p/T) ) with T = 2, in nats.
+        divergence: T² · KL( softmax(z/T) ‖ softmax(z_p/T) ) of the halves with T = 2, in nats.
         accuracy: of the whole; NaN without labels.
         part_accuracy: of a half; NaN without labels.
     """
@@ -109,7 +109,8 @@ class Diagnosis:
         samples: how many were looked at.
         channels: one row for each tapped layer, from the input to the output.
         alignment: linear CKA of each two tapped layers, `(layers, layers)`: 1 if they see the same relations between
-            samples, 0 if unrelated ones; what IntermediateConsistency raises. NaN for a layer that does not vary.
+            samples, 0 if unrelated ones; IntermediateConsistency brings relations together. NaN for a layer that does
+            not vary.
         filters: one row for each layer whose kernels are compared.
         parts: one row for each classifier.
     """
@@ -127,7 +128,7 @@ class Diagnosis:
         for row, aligned in zip(self.channels, self.alignment[:, -1:].ravel(), strict=True):
             layers.add_row(
                 *(row.path, str(row.count), f"{row.effective:.1f}", str(row.dead)),
-                *(f"{row.similarity:.3f}", f"{aligned:.2f}"),
+                *(f"{row.similarity:.3f}", "" if math.isnan(aligned) else f"{aligned:.2f}"),
             )
         kernels = _table("kernels", "filters", "do the work of", "cos²", "at random")
         for kernel in self.filters:
@@ -154,12 +155,12 @@ class Diagnosis:
         left, middle, right = figure.subplots(1, 3)
         _draw_shares(left, "channels", self.channels)
         _draw_shares(middle, "filters", self.filters)
+        right.set_title("alignment of layers (CKA)")
         names = [row.path for row in self.channels]
-        shown = right.imshow(self.alignment, vmin=0, vmax=1, cmap="viridis")
         right.set_xticks(range(len(names)), names, rotation=90, size=7)
         right.set_yticks(range(len(names)), names, size=7)
-        right.set_title("alignment of layers (CKA)")
-        figure.colorbar(shown, ax=right)
+        if names:
+            figure.colorbar(right.imshow(self.alignment, vmin=0, vmax=1, cmap="viridis"), ax=right)
         halves = [f"halves of '{p.path}' agree with it on {100 * p.agreement:.0f}% of decisions" for p in self.parts]
         figure.suptitle("; ".join([self.network, *halves]))
         return figure
@@ -197,7 +198,9 @@ def diagnose(
         model: a network, or a wrapped one.
         data: arrays `x`, `(x, y)` or `(x, y, sample_weight)`, or whatever gives batches of these. Labels are needed for
             accuracies only.
-        batches: how many batches to look at, >= 1; fewer if the data end before.
+        batches: how many batches to look at, >= 1; fewer if the data end before. Alignment takes memory for the square
+            of the number of samples. Few samples make averaged features correlate by chance: R² is 1 / (samples − 1)
+            among channels without positions that have nothing to do with each other.
         layers: layers to look at (names, a regular expression, a function of the layer), or `"auto"`: the end of each
             stage.
         batch_size: samples in a batch, for arrays.
@@ -220,13 +223,14 @@ def diagnose(
     taps, heads = reader.taps(layers, at_least=0), reader.heads
     maps, halves = [_Maps(tap) for tap in taps], [_Halves(head) for head in heads]
     tapped = reader.graph.tapped([tap.tensor for tap in taps] + [head.features for head in heads])
-    for x, y, _ in first_batches((data,) if hasattr(data, "ndim") else data, batches, batch_size):
+    samples = 0
+    for x, y, _ in first_batches(data, batches, batch_size):
+        samples += len(tree.flatten(x)[0])
         seen = tapped.predict_on_batch(x)["taps"]
         for whole, values in zip(maps, seen[: len(taps)], strict=True):
             whole.add(values)
         for head, features in zip(halves, seen[len(taps) :], strict=True):
             head.add(features, y)
-    samples = max([found.samples for found in maps] + [found.samples for found in halves], default=0)
     if samples < 4:
         raise ValueError(f"`diagnose` relates samples to each other and needs four or more. Received: {samples}.")
     diagnosis = Diagnosis(
@@ -253,10 +257,6 @@ class _Maps:
         self.sums: Any = 0.0
         self.products: Any = 0.0
 
-    @property
-    def samples(self) -> int:
-        return sum(len(pooled) for pooled in self.pooled)
-
     def add(self, values: Any) -> None:
         values = _float32(self.tap.channels_last(values))
         self.pooled.append(values.mean(axis=tuple(range(1, values.ndim - 1))))
@@ -265,7 +265,7 @@ class _Maps:
         flat = flat - self.shift
         self.positions += len(flat)
         self.sums = self.sums + flat.sum(axis=0, dtype="float64")
-        self.products = self.products + flat.T @ flat
+        self.products = self.products + (flat.T @ flat).astype("float64")
 
     def channels(self) -> Channels:
         means = self.sums / self.positions
@@ -287,21 +287,17 @@ class _Halves:
         self.weights: list[int] = []
         self.found: list[list[float]] = []
 
-    @property
-    def samples(self) -> int:
-        return sum(self.weights)
-
     def add(self, features: Any, y: Any) -> None:
         read = read_head(self.head, features)
         logits, halves = read.logits, read.logits_of(read.features * ops.convert_to_tensor(self._masks()))
-        decided, by_halves = (_numpy(ops.argmax(values, axis=-1)) for values in (logits, halves))
+        decided, by_halves = (ops.convert_to_numpy(ops.argmax(values, axis=-1)) for values in (logits, halves))
         accuracies = [math.nan, math.nan]
         if y is not None:
             labels = pick_output(y, self.head)
             check_labels(self.head, labels.shape)
-            right = _numpy(ops.argmax(self.head.label_distributions(labels), axis=-1))
+            right = ops.convert_to_numpy(ops.argmax(self.head.label_distributions(labels), axis=-1))
             accuracies = [float(np.mean(decided == right)), float(np.mean(by_halves == right))]
-        divergence = float(_numpy(ops.mean(consistency_divergence(logits, halves, 2.0))))
+        divergence = float(ops.convert_to_numpy(ops.mean(consistency_divergence(logits, halves, 2.0))))
         self.found.append([float(np.mean(by_halves == decided)), divergence, *accuracies])
         self.weights.append(len(decided))
 
@@ -360,9 +356,5 @@ def _independence(one: NDArray[Any], other: NDArray[Any]) -> float:
     return float((np.sum(one * other) + whole - 2 * crossed / (n - 2)) / (n * (n - 3)))
 
 
-def _numpy(array: Any) -> NDArray[Any]:
-    return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
-
-
 def _float32(array: Any) -> NDArray[Any]:
-    return _numpy(ops.cast(array, "float32"))
+    return ops.convert_to_numpy(ops.cast(array, "float32"))

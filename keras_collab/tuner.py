@@ -54,6 +54,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
         terms: the terms, as patterns; each trial gets its own of the same settings. Defaults to all four. `[]` searches
             the plain network, as a control.
         data: training data to measure on, as `keras_collab.balance` takes them; needed if `balance`.
+        batch_size: samples in a batch of `data`; give that of the training to come.
         balance: whether the ranges of the weights are those that `keras_collab.balance` finds on a fresh network, with
             the hyperparameters' defaults. Otherwise they go from a tenth of the terms' own weights to ten times these.
         settings: other hyperparameters, `"term.argument"` to either a range `(low, high)`, searched on a logarithmic
@@ -74,6 +75,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
         terms: Sequence[Collaboration] | None = None,
         *,
         data: Any = None,
+        batch_size: int = 32,
         balance: bool = True,
         settings: Mapping[str, tuple[float, float] | list[Any]] | None = None,
         choose_terms: bool = False,
@@ -96,7 +98,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
                 "balance=False for ranges around the terms' own weights."
             )
         else:
-            self.ranges = self._measured(data)
+            self.ranges = self._measured(data, batch_size)
 
     def _check_settings(self) -> None:
         known = {f"{term.name}.{argument}" for term in self.terms for argument in term.get_config()}
@@ -110,12 +112,12 @@ class CollabHyperModel(keras_tuner.HyperModel):
                     f"Received: {setting}={values!r}."
                 )
 
-    def _measured(self, data: Any) -> dict[str, tuple[float, float]]:
+    def _measured(self, data: Any, batch_size: int) -> dict[str, tuple[float, float]]:
         hp = keras_tuner.HyperParameters()
         terms = [_copy(term, weight=_number(term)) for term in self.terms]
         model = wrap(self._network(hp), terms)
         self.compile(hp, model)
-        found = balancing.balance(model, data, verbose=False).ranges
+        found = balancing.balance(model, data, batch_size=batch_size, verbose=False).ranges
         return {term.name: found.get(term.name, _around(term)) for term in self.terms}
 
     def _network(self, hp: Any) -> keras.Model:

@@ -147,6 +147,8 @@ def test_bad_input():
         baselines.MultiHead(small_network(), 0)
     with pytest.raises(ValueError, match=r"5 layers are needed, 3 found"):
         baselines.MultiHead(small_network(), 4)
+    with pytest.raises(ValueError, match=r"needs images.*layer 'flatten' with positions \(\)"):
+        baselines.Exits(small_network(), ["flatten"], bottleneck=True)
     inputs = keras.Input((8, 8, 3))
     one = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(layers.Flatten()(inputs)))
     with pytest.raises(ValueError, match=r"one output a class"):

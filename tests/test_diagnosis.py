@@ -8,7 +8,7 @@ from keras import layers, ops
 
 import keras_collab
 from keras_collab import KernelSimilarity, diagnose, wrap
-from keras_collab.diagnosis import alignment
+from keras_collab.diagnosis import _Halves, alignment
 from keras_collab.kernel_similarity import kernel_similarity
 from keras_collab.representation_similarity import representation_similarity
 
@@ -39,7 +39,8 @@ def test_batches_together_are_the_whole():
     for row, whole in zip(many.channels, one.channels, strict=True):
         assert row.similarity == pytest.approx(whole.similarity, rel=1e-4)
         assert row.dead == whole.dead
-    assert np.allclose(many.alignment[0, 0], 1.0)
+    np.testing.assert_allclose(many.alignment, one.alignment, rtol=1e-5)
+    assert diagnose(network, data, batch_size=40, verbose=False).samples == 96  # The last batch is smaller.
 
 
 def test_repeated_channels_and_filters_and_a_dead_channel_are_seen():
@@ -82,6 +83,38 @@ def test_a_head_whose_halves_are_alike_agrees():
     assert head.accuracy == head.part_accuracy
 
 
+def test_decisions_of_halves_are_the_network_s_own_with_half_the_features():
+    network, (x, y) = small_network(), small_data(samples=32)
+    (head,) = diagnose(network, (x, y), batch_size=32, verbose=False).parts
+    graph_head = keras_collab.NetworkReader(network).head()
+    (masks,) = _Halves(graph_head)._masks().transpose(1, 0, 2)
+    assert sorted(np.unique(masks)) == [0, 2]
+    assert (masks.sum(axis=1) == 10).all()
+    features = ops.convert_to_numpy(keras.Model(network.input, network.get_layer("flatten").output)(x, training=False))
+    kernel, bias = network.get_layer("head").get_weights()
+    whole = (features @ kernel + bias).argmax(axis=1)
+    halves = ((features * masks[:, None]) @ kernel + bias).argmax(axis=2)
+    assert head.agreement == pytest.approx(np.mean(halves == whole))
+    assert head.part_accuracy == pytest.approx(np.mean(halves == y))
+
+
+def test_several_outputs_half_precision_and_a_sigmoid():
+    """One head decides between classes, the other says yes or no to each of two; features are bfloat16."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, dtype="mixed_bfloat16", activation="relu")(inputs)
+    x = layers.GlobalAveragePooling2D(dtype="mixed_bfloat16")(x)
+    one = layers.Dense(3, dtype="float32", name="one")(x)
+    two = layers.Dense(2, dtype="float32", activation="sigmoid", name="two")(x)
+    network = keras.Model(inputs, {"one": one, "two": two})
+    images, y = small_data(samples=40)
+    yes = np.random.default_rng(0).integers(0, 2, (40, 2))
+    found = diagnose(network, (images, {"one": y, "two": yes}), verbose=False)
+    predicted = {name: ops.convert_to_numpy(z) for name, z in network(images, training=False).items()}
+    rows = {row.path: row for row in found.parts}
+    assert rows["one"].accuracy == pytest.approx(np.mean(predicted["one"].argmax(axis=1) == y))
+    assert rows["two"].accuracy == pytest.approx(np.mean((predicted["two"] > 0.5) == yes))
+
+
 def test_nothing_changes():
     network, data = small_network(dropout=0.3), small_data()
     model = wrap(network, [KernelSimilarity(2.0)])
@@ -97,7 +130,7 @@ def test_nothing_changes():
 def test_networks_that_lack_something_and_data_without_labels(capsys):
     inputs = keras.Input((6,), name="numbers")
     network = keras.Model({"numbers": inputs}, layers.Dense(4, name="only")(inputs))
-    found = diagnose(network, [{"numbers": np.random.default_rng(0).normal(size=(30, 6))}])
+    found = diagnose(network, {"numbers": np.random.default_rng(0).normal(size=(30, 6))})
     assert found.filters == ()
     assert np.isnan(found.parts[0].accuracy)
     assert "nan" not in capsys.readouterr().out
@@ -110,11 +143,16 @@ def test_tables_and_figure(tmp_path, capsys):
     assert "conv1" in told
     assert "do the work of" in told
     found.figure().savefig(tmp_path / "diagnosis.png")
+    inputs = keras.Input((6,))
+    vectors = np.random.default_rng(0).normal(size=(30, 6))
+    diagnose(keras.Model(inputs, layers.Dense(4)(inputs)), vectors, layers="auto").figure()  # Neither maps nor filters.
     assert (tmp_path / "diagnosis.png").stat().st_size > 10_000
 
 
 def test_bad_input():
     network, (x, y) = small_network(), small_data()
+    with pytest.raises(ValueError, match=r"same number of samples.*\[3, 22\]"):
+        diagnose(network, (x, y[:3]))
     with pytest.raises(ValueError, match=r"four or more. Received: 3"):
         diagnose(network, (x[:3], y[:3]))
     with pytest.raises(ValueError, match=r"diagnose: `batches` must be an integer >= 1. Received: batches=0"):

@@ -16,6 +16,7 @@ import records
 import reproduce
 
 import keras_collab
+from keras_collab.collab_model import default_collaborations
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROGRAM = EXAMPLES / "reproduce.py"
@@ -94,7 +95,7 @@ def test_terms_take_arguments_and_balance_sets_their_weights(tmp_path):
     table = """
 method = "terms"
 terms.output_consistency = {weight = 3}
-terms.kernel_similarity = {form = "angle", weight = {Ramp = {value = 2.0, steps = 1}}}
+terms.kernel_similarity = {form = "angle", weight = {Ramp = {value = 2.0, epochs = 1}}}
 variant = "two"
 """
     grid = write_grid(tmp_path, epochs=1)
@@ -102,7 +103,7 @@ variant = "two"
     more = '[[runs]]\nmethod = "all_four"\nbalance = 0.1\n[[runs]]\nmethod = "gce"\n'
     grid.write_text(text + more)
     runs = reproduce.read_grid(grid)
-    assert reproduce.new_term(keras_collab.KernelSimilarity, runs[0]).form == "angle"
+    assert reproduce.new_term(keras_collab.KernelSimilarity, runs[0], 2).form == "angle"
     assert [run.label for run in runs] == [
         "digits 100 resnet8 terms (two) symmetric 50% seed 0",
         "digits 100 resnet8 all_four seed 0",
@@ -112,7 +113,7 @@ variant = "two"
     two, balanced, gce = lines(tmp_path / "results.jsonl")
     assert two["weights"].keys() == {"output_consistency", "kernel_similarity"}
     assert two["weights"]["output_consistency"] == 3
-    assert two["history"]["kernel_similarity_weight"] == [1.0]  # 0 in the first step of two, 2 in the other.
+    assert two["history"]["kernel_similarity_weight"] == [0.5]  # 0 in the first step of two, 1 in the other.
     assert balanced["weights"].keys() == set(reproduce.TERMS)
     assert balanced["weights"]["kernel_similarity"] != 10
     assert 0 < gce["history"]["loss"][0] <= 1 / 0.7
@@ -139,11 +140,12 @@ def test_halving_goes_on_with_the_better_half():
         for method, variant, terms in [
             ("plain", "", {}),
             *(("terms", variant, {"kernel_similarity": {}}) for variant in variants),
+            ("terms", "other", {"output_consistency": {}}),
         ]
     ]
 
     def records(*done, **better):
-        accuracies = {"": 0.3} | variants | better
+        accuracies = {"": 0.3, "other": 0.1} | variants | better
         return [
             {"settings": dataclasses.asdict(run), "history": {"val_accuracy": [0.9, accuracies[run.variant]]}}
             for run in runs
@@ -153,10 +155,10 @@ def test_halving_goes_on_with_the_better_half():
     def tried(found):
         return [run.variant for run in found if run.train_size == 100], {run.seed for run in found}
 
-    assert tried(reproduce.next_round(runs, [])) == (["", "a", "b", "c", "d"], {0})
+    assert tried(reproduce.next_round(runs, [])) == (["", "a", "b", "c", "d", "other"], {0})
     assert tried(reproduce.next_round(runs, records(0)[1:])) == ([""], {0})
-    assert tried(reproduce.next_round(runs, records(0))) == (["", "b", "c"], {1})
-    assert tried(reproduce.next_round(runs, records(0) + records(1, c=0.9))) == (["", "c"], {2})
+    assert tried(reproduce.next_round(runs, records(0))) == (["", "b", "c", "other"], {1})
+    assert tried(reproduce.next_round(runs, records(0) + records(1, c=0.9))) == (["", "c", "other"], {2})
     assert reproduce.next_round(runs, records(0, 1, 2)) == []
 
 
@@ -193,8 +195,10 @@ def test_a_full_disk_costs_one_line(tmp_path):
         ("noise = 'symmetric'", r"noise_rate must lie.*Received: noise='symmetric', noise_rate=0.0"),
         ("noise = 'symmetric'\nnoise_rate = 1.5", r"noise_rate=1.5"),
         ("balance = 0.1", r"balance sets weights of terms, which 'plain' has none of"),
-        ("method = 'terms'", r"terms must name some of output_consistency.*Received: \[\]"),
-        ("terms = {kernels = {weight = 1}}", r"Received: \['kernels'\]"),
+        ("method = 'terms'", r"terms of method 'terms' must be some of output_consistency.*Received: \[\]"),
+        ("method = 'all_four'\nterms = {kernels = {weight = 1}}", r"Received: \['kernels'\]"),
+        ("terms = {kernel_similarity = {weight = 1}}", r"method 'plain' must be some of none"),
+        ("learning_rate = [0.1, 0.2]", r"differ in other settings. Give each a variant"),
     ],
 )
 def test_bad_grids(tmp_path, text, message):
@@ -209,7 +213,17 @@ def test_ready_grids_can_be_read(name):
     runs = reproduce.read_grid(EXAMPLES / "grids" / f"{name}.toml")
     assert "plain" in {run.method for run in runs}
     assert len({run.candidate for run in runs}) > 1
-    assert len({run.identity for run in runs}) == len(runs)
+    for run in {run.candidate: run for run in runs}.values():
+        for term in default_collaborations():
+            if term.name in run.terms:
+                assert reproduce.new_term(type(term), run, 16).name == term.name
+
+
+@pytest.mark.parametrize("grid", sorted((EXAMPLES / "grids").glob("*.toml")), ids=lambda path: path.stem)
+def test_results_in_the_repository_go_with_their_grids(grid):
+    results = EXAMPLES / "results" / f"{grid.stem}.jsonl"
+    runs, records = reproduce.read_grid(grid), reproduce.read_results(results)
+    assert len(reproduce.still_to_do(runs, records, results)) == len(runs) - len(records)
 
 
 def test_an_unknown_grid_is_named(tmp_path):

@@ -29,7 +29,7 @@ from matplotlib.ticker import NullFormatter
 from records import MACHINE, append, read, write
 from reproduce import NETWORKS, new_network
 from rich.console import Console
-from spaces import SPACES
+from spaces import BATCH_SIZE, SPACES, Training
 
 from keras_collab import datasets
 
@@ -50,9 +50,6 @@ def save_json(path, content):
     return text
 
 
-keras_tuner.src.utils.save_json = save_json
-
-
 def told(algorithm, count):
     """The algorithm's tuner, which says after each trial how far it is, what is best and how long the rest may take."""
 
@@ -67,7 +64,7 @@ def told(algorithm, count):
             super().on_trial_end(trial)
             ended, number = self.oracle.get_trial(trial.trial_id), int(trial.trial_id) + 1
             each = (time.monotonic() - self.begun[0]) / max(1, number - self.begun[1])
-            best = [t.score for t in self.oracle.get_best_trials(1)]
+            best = [t.score for t in self.oracle.get_best_trials(1) if t.status == "COMPLETED"]
             left = f", {each * (count - number) / 60:.0f} min left" if count else ""
             failure = str(trial.message or "no number").strip().split("\n")[-1]
             said = f"{ended.score:.4f}" if ended.status == "COMPLETED" else failure
@@ -79,9 +76,15 @@ def told(algorithm, count):
     return Told
 
 
+def is_worker():
+    return bool(os.environ.get("KERASTUNER_ORACLE_IP")) and "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "")
+
+
 def claim(directory, settings):
-    """Raises if the directory holds another search."""
+    """Raises if the directory holds another search. A worker waits for the chief to make it."""
     path = directory / "settings.json"
+    while is_worker() and not path.exists():
+        time.sleep(0.5)
     if path.exists():
         found = json.loads(path.read_text())
         if found != settings:
@@ -136,6 +139,8 @@ def main():
     parser.add_argument("--width", type=int, help="of the network's first stage (default: the network's own)")
     parser.add_argument("--train-size", type=int, help="training images (default: all)")
     parser.add_argument("--validation", type=float, default=0.1, help="share of training images to choose by")
+    parser.add_argument("--learning-rate", type=float, default=0.1, help="where it is not searched")
+    parser.add_argument("--weight-decay", type=float, default=5e-4, help="where it is not searched")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="folder or zip with train/CLASS/*.jpg and test/CLASS/*.jpg")
     parser.add_argument("--directory", type=Path, help="where the trials are kept (default: tuning/searches/NAME)")
@@ -155,6 +160,8 @@ def main():
         "width",
         "train_size",
         "validation",
+        "learning_rate",
+        "weight_decay",
         "seed",
     )
     settings = {name: getattr(options, name) for name in names} | {"backend": keras.backend.backend()}
@@ -164,6 +171,7 @@ def main():
         sys.exit(f"{options.results} has the outcome of this search already. Take its line out to look again.")
     claim(directory, settings)
 
+    keras_tuner.src.utils.save_json = save_json
     keras.utils.set_random_seed(options.seed)
     cut = {"subset": options.train_size, "validation": options.validation, "seed": options.seed}
     load = (
@@ -176,9 +184,10 @@ def main():
     def build_network():
         return new_network(dataset, options.network, options.width)
 
-    steps = options.epochs * -(-len(dataset.train) // 128)
+    steps = options.epochs * -(-len(dataset.train) // BATCH_SIZE)
     data = (dataset.train.images, dataset.train.labels)
-    hypermodel = SPACES[options.space](build_network, data, steps)
+    train = Training(steps, options.learning_rate, options.weight_decay)
+    hypermodel = SPACES[options.space](build_network, data, train)
     limit = {"max_epochs": options.epochs} if options.algorithm == "hyperband" else {"max_trials": options.trials}
     count = None if options.algorithm == "hyperband" else options.trials
     tuner = told(ALGORITHMS[options.algorithm], count)(
@@ -192,12 +201,12 @@ def main():
     )
     tuner.search(
         *data,
-        batch_size=128,
+        batch_size=BATCH_SIZE,
         epochs=options.epochs,
         validation_data=(dataset.validation.images, dataset.validation.labels),
         verbose=0,
     )
-    if os.environ.get("KERASTUNER_ORACLE_IP") and "chief" not in os.environ["KERASTUNER_TUNER_ID"]:
+    if is_worker():
         return console.print("No trial is left. The chief tells the outcome.")
     trials = frame(tuner)
     if trials.empty:

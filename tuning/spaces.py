@@ -1,40 +1,52 @@
 """What is searched: hypermodels by name, trained by the optimizer of examples/reproduce.py."""
 
+import dataclasses
+
 from reproduce import new_optimizer
 
 from keras_collab.tuner import CollabHyperModel
 
-
-def plain(build_network, data, steps):
-    """The network alone: its learning rate and weight decay. The control."""
-    return CollabHyperModel(build_network, [], compile=_optimizer(steps, searched=True))
+BATCH_SIZE = 128
 
 
-def weights(build_network, data, steps):
-    """All four terms, each with a weight in the range that `balance` measures."""
-    return CollabHyperModel(build_network, data=data, compile=_optimizer(steps))
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Compiles the model of a trial."""
 
+    steps: int
+    learning_rate: float
+    weight_decay: float
+    searched: bool = False
 
-def terms(build_network, data, steps):
-    """As `weights`, and which terms there are."""
-    return CollabHyperModel(build_network, data=data, compile=_optimizer(steps), choose_terms=True)
-
-
-def settings(build_network, data, steps):
-    """As `weights`, and the temperatures, the learning rate and the weight decay."""
-    wide = {"output_consistency.temperature": (1.0, 8.0), "intermediate_consistency.temperature": (0.03, 0.3)}
-    return CollabHyperModel(build_network, data=data, compile=_optimizer(steps, searched=True), settings=wide)
-
-
-def _optimizer(steps, searched=False):
-    def compile(hp, model):
-        rate, decay = 0.1, 5e-4
-        if searched:
+    def __call__(self, hp, model):
+        rate, decay = self.learning_rate, self.weight_decay
+        if self.searched:
             rate = hp.Float("learning_rate", 0.01, 1.0, sampling="log", default=rate)
             decay = hp.Float("weight_decay", 1e-5, 1e-2, sampling="log", default=decay)
-        model.compile(new_optimizer(rate, decay, steps), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        optimizer = new_optimizer(rate, decay, self.steps)
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
 
-    return compile
+
+def plain(build_network, data, train):
+    """The network alone: its learning rate and weight decay. The control."""
+    return CollabHyperModel(build_network, [], compile=dataclasses.replace(train, searched=True))
+
+
+def weights(build_network, data, train):
+    """All four terms, each with a weight in the range that `balance` measures."""
+    return CollabHyperModel(build_network, data=data, batch_size=BATCH_SIZE, compile=train)
+
+
+def terms(build_network, data, train):
+    """As `weights`, and which terms there are."""
+    return CollabHyperModel(build_network, data=data, batch_size=BATCH_SIZE, compile=train, choose_terms=True)
+
+
+def settings(build_network, data, train):
+    """As `weights`, and the temperatures, the learning rate and the weight decay."""
+    wide = {"output_consistency.temperature": (1.0, 8.0), "intermediate_consistency.temperature": (0.03, 0.3)}
+    train = dataclasses.replace(train, searched=True)
+    return CollabHyperModel(build_network, data=data, batch_size=BATCH_SIZE, compile=train, settings=wide)
 
 
 SPACES = {space.__name__: space for space in (plain, weights, terms, settings)}
