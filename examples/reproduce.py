@@ -46,6 +46,11 @@ JIT = {"auto": "auto", "on": True, "off": False}
 NOISES = ("none", "symmetric", "asymmetric", "pair_flip")
 
 
+def terms_of(method):
+    """The terms that a method may have."""
+    return TERMS if method in ("terms", "all_four") else (method,) if method in TERMS else ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """All that a run depends on.
@@ -86,12 +91,11 @@ class Settings:
                 "noise_rate must lie in [0, 1], and be 0 with noise = 'none' only. Received: "
                 f"noise={self.noise!r}, noise_rate={self.noise_rate!r}."
             )
-        if self.balance and self.method not in (*TERMS, "all_four", "terms"):
+        if self.balance and not terms_of(self.method):
             raise ValueError(f"balance sets weights of terms, which {self.method!r} has none of.")
-        possible = TERMS if self.method in ("terms", "all_four") else (self.method,) if self.method in TERMS else ()
-        if self.terms.keys() - set(possible) or (self.method == "terms" and not self.terms):
+        if self.terms.keys() - set(terms_of(self.method)) or (self.method == "terms" and not self.terms):
             raise ValueError(
-                f"terms of method {self.method!r} must be some of {', '.join(possible) or 'none'}. "
+                f"terms of method {self.method!r} must be some of {', '.join(terms_of(self.method)) or 'none'}. "
                 f"Received: {list(self.terms)}."
             )
 
@@ -104,10 +108,14 @@ class Settings:
         return self.method, self.variant
 
     @property
-    def label(self):
+    def place(self):
         noise = "" if self.noise == "none" else f" {self.noise} {self.noise_rate:.0%}"
+        return f"{self.dataset} {self.train_size or 'all'} {self.network}{noise}"
+
+    @property
+    def label(self):
         method = f"{self.method} ({self.variant})" if self.variant else self.method
-        return f"{self.dataset} {self.train_size or 'all'} {self.network} {method}{noise} seed {self.seed}"
+        return f"{self.place} {method} seed {self.seed}"
 
     @property
     def digest(self):
@@ -115,10 +123,12 @@ class Settings:
 
 
 def read_grid(path):
-    """The runs of a grid file, in its order, each once."""
+    """The runs of a grid file, in its order, each once. `terms` above all tables are for the methods that have them."""
     with path.open("rb") as file:
         grid = tomllib.load(file)
-    tables, shared = grid.pop("runs", [{}]), grid
+    tables, terms, shared = grid.pop("runs", [{}]), grid.pop("terms", {}), grid
+    if terms.keys() - set(TERMS):
+        raise ValueError(f"{path}: terms must be some of {', '.join(TERMS)}. Received: {list(terms)}.")
     runs = []
     for table in tables:
         values = {key: value if isinstance(value, list) else [value] for key, value in {**shared, **table}.items()}
@@ -126,7 +136,10 @@ def read_grid(path):
         if unknown:
             known = ", ".join(field.name for field in dataclasses.fields(Settings))
             raise ValueError(f"{path}: there is no setting {unknown[0]!r}. Settings: {known}.")
-        runs += [Settings(**dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values())]
+        for chosen in itertools.product(*values.values()):
+            settings = dict(zip(values, chosen, strict=True))
+            names = terms_of(settings.get("method", Settings.method))
+            runs.append(Settings(**{"terms": {name: terms[name] for name in names if name in terms}, **settings}))
     alone = {run.digest: run for run in runs}.values()
     twice = [one for one, other in itertools.combinations(alone, 2) if one.identity == other.identity]
     if twice:
@@ -189,13 +202,13 @@ def next_round(runs, records):
 
 def print_standing(records):
     """Validation accuracy at the last epoch, by which forms are chosen; the test images have no part in it."""
-    columns = ("dataset", "train_size", "network", "noise", "noise_rate", "method", "variant")
     found = {}
     for record in records:
-        key = tuple(str(record["settings"][name] or "") for name in columns)
+        settings = Settings(**record["settings"])
+        key = settings.place, *settings.candidate
         found.setdefault(key, []).append(100 * record["history"]["val_accuracy"][-1])
-    table = Table(*columns, "runs", "validation accuracy, %", box=box.SIMPLE)
-    for key, scores in sorted(found.items(), key=lambda item: (item[0][:5], -statistics.mean(item[1]))):
+    table = Table("setting", "method", "variant", "runs", "validation accuracy, %", box=box.SIMPLE)
+    for key, scores in sorted(found.items(), key=lambda item: (item[0][0], -statistics.mean(item[1]))):
         spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
         table.add_row(*key, str(len(scores)), f"{statistics.mean(scores):.2f}{spread}")
     Console().print(table if found else "No result yet.")
