@@ -599,7 +599,7 @@ def as_list(values):
 )
 def test_head_of_several_outputs_gets_its_own_labels_and_weights(outputs, labels, weights, head, nested):
     network = two_outputs(outputs, nested)
-    model = wrap(network, [MeanLabel(head), OutputConsistency(head=head, label_share=0.5)])
+    model = wrap(network, [MeanLabel(head), OutputConsistency(2.0, head=head, label_share=0.5)])
     losses = outputs({"zeta": "sparse_categorical_crossentropy", "alpha": "sparse_categorical_crossentropy"})
     compile_model(model, losses)
     y = {"zeta": ZETA, "alpha": ALPHA}
@@ -613,7 +613,7 @@ def test_head_of_several_outputs_gets_its_own_labels_and_weights(outputs, labels
     np.testing.assert_allclose(values["mean_label"], np.mean(y[head] * weighted[head]), rtol=1e-5)
     task = -sum(np.mean(np.log(before[name][np.arange(SAMPLES), y[name]]) * weighted[name]) for name in y)
     np.testing.assert_allclose(values["task_loss"], task, rtol=1e-4)
-    total = values["task_loss"] + 0.5 * values["mean_label"] + values["output_consistency"]
+    total = values["task_loss"] + 0.5 * values["mean_label"] + 2.0 * values["output_consistency"]
     np.testing.assert_allclose(values["loss"], total, rtol=1e-5)
 
 
