@@ -35,16 +35,8 @@ from rich.table import Column, Table
 from scipy.special import stdtrit
 
 METHODS = ["plain", "all_four", "output_consistency", "intermediate_consistency", "representation_similarity"]
-METHODS += [
-    "kernel_similarity",
-    "label_smoothing",
-    "gce",
-    "song_chai_2",
-    "song_chai_4",
-    "r_drop",
-    "exits",
-    "byot",
-]  # Then all others.
+METHODS += ["kernel_similarity", "label_smoothing", "gce", "song_chai_2", "song_chai_4", "r_drop"]
+METHODS += ["exits", "byot"]  # Then all others.
 RECORD = {  # All that a line must have.
     "settings.": "dataset train_size network noise_rate noise method seed width epochs batch_size learning_rate "
     "weight_decay augment",

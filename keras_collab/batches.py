@@ -22,7 +22,7 @@ def first_batches(data: Any, count: int, size: int) -> Iterator[tuple[Any, Any, 
     Raises:
         ValueError: if arrays do not have the same number of samples.
     """
-    if isinstance(data, dict) or hasattr(data, "ndim"):
+    if isinstance(data, dict) or hasattr(data, "ndim"):  # Arrays of any library; all else gives batches.
         data = (data,)
     found: Any
     if isinstance(data, tuple | list):

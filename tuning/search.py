@@ -9,7 +9,6 @@ drawn beside it. Several machines share a search by keras-tuner's own chief and 
 """
 
 import argparse
-import functools
 import json
 import os
 import sys
@@ -174,12 +173,7 @@ def main():
     keras_tuner.src.utils.save_json = save_json
     keras.utils.set_random_seed(options.seed)
     cut = {"subset": options.train_size, "validation": options.validation, "seed": options.seed}
-    load = (
-        functools.partial(datasets.image_folder, options.data)
-        if options.data
-        else functools.partial(datasets.load, options.dataset)
-    )
-    dataset = load(**cut)
+    dataset = datasets.image_folder(options.data, **cut) if options.data else datasets.load(options.dataset, **cut)
 
     def build_network():
         return new_network(dataset, options.network, options.width)
