@@ -148,22 +148,9 @@ def main():
     for name in ("trials", "executions", "epochs"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be 1 or more. Received: {getattr(options, name)}.")
-    names = (
-        "dataset",
-        "network",
-        "space",
-        "algorithm",
-        "trials",
-        "executions",
-        "epochs",
-        "width",
-        "train_size",
-        "validation",
-        "learning_rate",
-        "weight_decay",
-        "seed",
-    )
-    settings = {name: getattr(options, name) for name in names} | {"backend": keras.backend.backend()}
+    places = ("data", "directory", "results")  # Of what a search depends on, these are no part.
+    settings = {name: value for name, value in vars(options).items() if name not in places}
+    settings["backend"] = keras.backend.backend()
     title = "-".join(str(settings[name]) for name in ("dataset", "network", "space", "algorithm"))
     directory = options.directory or HERE / "searches" / title
     if any(record and record["settings"] == settings for _, record in read(options.results)):
