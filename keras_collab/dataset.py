@@ -215,7 +215,7 @@ def _tf_batches(split: Split, batch_size: int, shuffle: bool, seed: int) -> Any:
     positions = positions.shuffle(len(split), seed=seed) if shuffle else positions
     with tf.device("cpu"):  # Else the whole split goes to the GPU, and every batch back from there.
         images, labels = tf.constant(split.images), tf.constant(split.labels)
-    batches = positions.batch(batch_size).map(
-        lambda batch: (tf.gather(images, batch), tf.gather(labels, batch)), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    return batches.prefetch(tf.data.AUTOTUNE)
+    batches = positions.batch(batch_size).map(lambda batch: (tf.gather(images, batch), tf.gather(labels, batch)))
+    options = tf.data.Options()
+    options.autotune.enabled = False  # The end of its thread costs up to a second an epoch (2.21).
+    return batches.prefetch(2).with_options(options)

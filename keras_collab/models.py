@@ -59,6 +59,18 @@ def resnet14(
     return _residual(input_shape, classes, width, 3, 2, dropout, name)
 
 
+def resnet10(
+    input_shape: Shape = (32, 32, 3),
+    classes: int = 10,
+    *,
+    width: int = 16,
+    dropout: float = 0.0,
+    name: str = "resnet10",
+) -> keras.Model:
+    """ResNet-10: as `resnet18` with one block a stage and 16 channels in the first, 308,826 parameters."""
+    return _residual(input_shape, classes, width, 4, 1, dropout, name)
+
+
 def resnet8(
     input_shape: Shape = (32, 32, 3),
     classes: int = 10,

@@ -18,6 +18,7 @@ def trainable(network):
         (models.resnet18, (224, 224, 3), 1000, 11_689_512),  # He et al., 2016.
         (models.resnet20, (32, 32, 3), 10, 272_474),  # He et al., 2016: 0.27 million.
         (models.resnet14, (32, 32, 3), 10, 175_258),
+        (models.resnet10, (32, 32, 3), 10, 308_826),
         (models.resnet8, (32, 32, 3), 10, 78_042),
         (models.vgg16, (32, 32, 3), 10, 14_728_266),  # The usual VGG-16 for CIFAR, with batch normalization.
     ],
