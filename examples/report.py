@@ -119,7 +119,8 @@ def read(paths):
     runs = runs.reindex(columns=dict.fromkeys([*FIELDS, *runs])).astype({"peak_memory": float})
     runs[FRACTIONS] = 100 * runs[FRACTIONS].astype(float)
     runs["history.val_accuracy"] = [[100 * value for value in values] for values in runs["history.val_accuracy"]]
-    runs["epochs"] = [range(1, len(values) + 1) for values in runs["history.val_loss"]]
+    histories = [record["history"] for record in records.values()]
+    runs["epochs"] = [found.get("val_epoch") or range(1, len(found["val_loss"]) + 1) for found in histories]
     runs["source"], runs["method"], runs["seed"] = list(records), runs["settings.method"], runs["settings.seed"]
     variants = pd.Series([record["settings"].get("variant") or "" for record in records.values()])
     terms = [record["settings"].get("terms") for record in records.values()]
@@ -143,7 +144,9 @@ def read(paths):
 
 def shared(runs):
     """The settings that runs to be compared have in common, those of the title first."""
-    own = tuple(f"settings.{name}" for name in ("method", "seed", "terms", "balance", "variant"))
+    own = tuple(
+        f"settings.{name}" for name in ("method", "seed", "terms", "balance", "variant", "longer", "validate_every")
+    )
     return [name for name in runs if name.startswith("settings.") and not name.startswith(own)] + ["backend"]
 
 
@@ -292,7 +295,7 @@ def omissions(runs, skipped):
     for name, column in {"peak memory": "peak_memory", "redundancy": "redundancy.kernels.after"}.items():
         if count := runs[column].isna().sum():
             said.append(f"{count} of {len(runs)} runs have no measurement of {name}.")
-    others = [name for name in runs if "history." in name and name not in FIELDS]
+    others = [name for name in runs if "history." in name and name not in [*FIELDS, "history.val_epoch"]]
     said += [f"By epoch the records also have {words(', '.join(others)).replace('history.', '')}."] * bool(others)
     return [*skipped, *said, "Intervals are not widened for the number of comparisons."]
 

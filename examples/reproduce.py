@@ -5,8 +5,9 @@
     python examples/reproduce.py my_grid.toml --list                     # what there is to do
 
 A grid is a TOML file; those of a name alone lie in examples/grids. Each [[runs]] table in it is a product: a list
-stands for its values in turn. Results are appended to examples/results/GRID.jsonl as they come. A run that was stopped,
-at any moment, goes on from its last whole epoch when the command is given again; one in the file is not run again.
+stands for its values in turn; where there are [[cells]] tables too, each run is made with the settings of each cell.
+Results are appended to examples/results/GRID.jsonl as they come. A run that was stopped, at any moment, goes on from
+its last whole epoch when the command is given again; one in the file is not run again.
 """
 
 import argparse
@@ -41,7 +42,7 @@ HERE = Path(__file__).parent
 TERMS = ("output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity")
 METHODS = ("plain", "label_smoothing", "gce", *TERMS, "all_four", "terms")
 METHODS += ("song_chai_2", "song_chai_4", "r_drop", "exits", "byot")
-NETWORKS = ("resnet8", "resnet14", "resnet18", "resnet20", "vgg16")
+NETWORKS = ("resnet8", "resnet10", "resnet14", "resnet18", "resnet20", "vgg16")
 JIT = {"auto": "auto", "on": True, "off": False}
 NOISES = ("none", "symmetric", "asymmetric", "pair_flip")
 
@@ -74,6 +75,8 @@ class Settings:
     dropout: float = 0.0
     augment: bool = True
     validation: float = 0.1
+    validate_every: int = 1  # In epochs, counted back from the last one.
+    longer: float = 1.0  # Trains for so many times the epochs: a control that is given what others' terms cost.
     # Arguments of terms, {"kernel_similarity": {"weight": 5.0}}; a weight may be one of keras_collab.schedules, with
     # epochs for its steps, {"Ramp": {"value": 5.0, "epochs": 10}}.
     terms: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
@@ -91,6 +94,9 @@ class Settings:
                 "noise_rate must lie in [0, 1], and be 0 with noise = 'none' only. Received: "
                 f"noise={self.noise!r}, noise_rate={self.noise_rate!r}."
             )
+        if self.validate_every < 1 or self.longer < 1:
+            received = f"{self.validate_every=}, {self.longer=}".replace("self.", "")
+            raise ValueError(f"validate_every and longer must be at least 1. Received: {received}.")
         if self.balance and not terms_of(self.method):
             raise ValueError(f"balance sets weights of terms, which {self.method!r} has none of.")
         if self.terms.keys() - set(terms_of(self.method)) or (self.method == "terms" and not self.terms):
@@ -98,6 +104,10 @@ class Settings:
                 f"terms of method {self.method!r} must be some of {', '.join(terms_of(self.method)) or 'none'}. "
                 f"Received: {list(self.terms)}."
             )
+
+    @property
+    def all_epochs(self):
+        return round(self.epochs * self.longer)
 
     @property
     def identity(self):
@@ -126,12 +136,13 @@ def read_grid(path):
     """The runs of a grid file, in its order, each once. `terms` above all tables are for the methods that have them."""
     with path.open("rb") as file:
         grid = tomllib.load(file)
-    tables, terms, shared = grid.pop("runs", [{}]), grid.pop("terms", {}), grid
+    tables, cells, terms, shared = grid.pop("runs", [{}]), grid.pop("cells", [{}]), grid.pop("terms", {}), grid
     if terms.keys() - set(TERMS):
         raise ValueError(f"{path}: terms must be some of {', '.join(TERMS)}. Received: {list(terms)}.")
     runs = []
-    for table in tables:
-        values = {key: value if isinstance(value, list) else [value] for key, value in {**shared, **table}.items()}
+    for cell, table in itertools.product(cells, tables):
+        given = {**shared, **cell, **table}
+        values = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
         unknown = sorted(values.keys() - {field.name for field in dataclasses.fields(Settings)})
         if unknown:
             known = ", ".join(field.name for field in dataclasses.fields(Settings))
@@ -306,7 +317,7 @@ def train(settings, options, folder):
     dataset, clean = load_data(settings, options)
     network, model = build(settings, dataset)
     steps = -(-len(dataset.train) // settings.batch_size)
-    optimizer = new_optimizer(settings.learning_rate, settings.weight_decay, steps * settings.epochs)
+    optimizer = new_optimizer(settings.learning_rate, settings.weight_decay, steps * settings.all_epochs)
     nll = keras.metrics.SparseCategoricalCrossentropy(name="nll")
     loss = {"label_smoothing": smoothed, "gce": generalized}.get(settings.method, "sparse_categorical_crossentropy")
     model.compile(optimizer, loss, metrics=["accuracy", nll], jit_compile=JIT[options.jit])
@@ -327,8 +338,8 @@ def train(settings, options, folder):
 
         @property
         def best(self):
-            """The number, from 1, of the first of the best epochs."""
-            return 1 + int(np.argmax([epoch["val_accuracy"] for epoch in self.epochs]))
+            """The number, from 1, of the first of the best epochs; one that was not validated is none."""
+            return 1 + int(np.argmax([epoch.get("val_accuracy", -1) for epoch in self.epochs]))
 
         def keep(self, kind, saved, number):
             """Saves weights as kind/NUMBER.weights.h5."""
@@ -344,6 +355,7 @@ def train(settings, options, folder):
 
         def on_epoch_end(self, epoch, logs=None):
             values = {name: float(value) for name, value in logs.items()}
+            values |= {"val_epoch": epoch + 1} if "val_accuracy" in values else {}
             self.epochs.append({**values, "seconds_per_step": (self.ended - self.started) / steps})
             self.done = epoch + 1
             if self.best == self.done:
@@ -353,7 +365,7 @@ def train(settings, options, folder):
             for path in folder.glob("*/*.weights.h5"):
                 if int(path.name.split(".")[0]) not in (self.done, self.best):
                     path.unlink()
-            print(json.dumps({"epoch": self.done, "val_accuracy": values["val_accuracy"]}), flush=True)
+            print(json.dumps({"epoch": self.done}), flush=True)
 
     folder.mkdir(parents=True, exist_ok=True)
     recorder = Recorder()
@@ -367,13 +379,15 @@ def train(settings, options, folder):
         # A resumed run sees other orders than in its first epochs.
         dataset.batches("train", settings.batch_size, seed=settings.seed + 1000 * recorder.done),
         validation_data=dataset.batches("validation", 500, shuffle=False),
+        validation_freq=list(range(settings.all_epochs, 0, -settings.validate_every)),
         initial_epoch=recorder.done,
-        epochs=settings.epochs,
+        epochs=settings.all_epochs,
         callbacks=[recorder],
         shuffle=False,  # The batches come in an order of their own each epoch.
         verbose=0,
     )
-    columns = {name: [epoch[name] for epoch in recorder.epochs] for name in recorder.epochs[0]}
+    names = recorder.epochs[-1]  # The last epoch has all; those without validation lack its values.
+    columns = {name: [epoch[name] for epoch in recorder.epochs if name in epoch] for name in names}
     seconds = columns.pop("seconds_per_step")
     columns["val_loss"] = columns.pop("val_nll")  # Of all methods the same, also of label smoothing.
     tested = {"last": test(network, dataset.test)}
@@ -498,7 +512,7 @@ def run_grid(todo, options):
         grid = progress.add_task("grid", total=len(todo))
 
         def work(settings):
-            bar = progress.add_task(settings.label, total=settings.epochs)
+            bar = progress.add_task(settings.label, total=settings.all_epochs)
             folder = partial / settings.digest
             started = time.perf_counter()
             trouble = run_one(settings, options, folder, lambda said: progress.update(bar, completed=said["epoch"]))

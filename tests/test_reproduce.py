@@ -119,6 +119,25 @@ variant = "two"
     assert 0 < gce["history"]["loss"][0] <= 1 / 0.7
 
 
+def test_cells_each_have_all_runs_and_validation_is_counted_from_the_end(tmp_path):
+    grid = tmp_path / "grid.toml"
+    shared = 'dataset = "digits"\nnetwork = "resnet8"\nwidth = 4\nvalidate_every = 2\n'
+    cells = "[[cells]]\ntrain_size = 100\nepochs = 4\nlonger = 1.25\n[[cells]]\ntrain_size = 50\nepochs = 2\n"
+    grid.write_text(f'{shared}{cells}[[runs]]\nmethod = ["plain", "gce"]\n')
+    runs = reproduce.read_grid(grid)
+    assert [(run.method, run.train_size, run.all_epochs) for run in runs] == [
+        ("plain", 100, 5),
+        ("gce", 100, 5),
+        ("plain", 50, 2),
+        ("gce", 50, 2),
+    ]
+    assert run(grid, tmp_path / "results.jsonl").returncode == 0
+    histories = [record["history"] for record in lines(tmp_path / "results.jsonl")]
+    assert [history["val_epoch"] for history in histories] == [[1, 3, 5], [1, 3, 5], [2], [2]]
+    assert [len(history["val_accuracy"]) for history in histories] == [3, 3, 1, 1]
+    assert [len(history["accuracy"]) for history in histories] == [5, 5, 2, 2]
+
+
 def test_results_with_other_settings_are_refused(tmp_path):
     results = tmp_path / "results.jsonl"
     runs = reproduce.read_grid(write_grid(tmp_path, methods=["plain", "all_four"]))
