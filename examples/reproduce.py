@@ -75,6 +75,7 @@ class Settings:
     dropout: float = 0.0
     augment: bool = True
     validation: float = 0.1
+    clean_validation: bool = False  # True labels to validate with, as only who chooses for others has them.
     validate_every: int = 1  # In epochs, counted back from the last one.
     longer: float = 1.0  # Trains for so many times the epochs: a control that is given what others' terms cost.
     # Arguments of terms, {"kernel_similarity": {"weight": 5.0}}; a weight may be one of keras_collab.schedules, with
@@ -238,9 +239,9 @@ def load_data(settings, options):
     else:
         dataset = datasets.load(settings.dataset, **arguments)
     clean = dataset.train.labels
-    if settings.noise != "none":  # Where labels are wrong, so are those to choose by.
+    if settings.noise != "none":  # Where labels are wrong, so are those to choose by, unless asked for.
         make = getattr(label_noise, settings.noise)
-        for index, name in enumerate(("train", "validation")):
+        for index, name in enumerate(("train", "validation")[: 1 if settings.clean_validation else 2]):
             split = getattr(dataset, name)
             noisy = make(split.labels, settings.noise_rate, len(dataset.classes), seed=2 * settings.seed + index)
             dataset = dataclasses.replace(dataset, **{name: datasets.Split(split.images, noisy.labels)})
