@@ -557,7 +557,7 @@ def main():
         runs = read_grid(path)
         records = read_results(options.results)
         left = still_to_do(runs, records, options.results)
-        todo = next_round(runs, records) if options.halving else left
+        todo = next_round(runs, records) if options.halving else sorted(left, key=lambda run: run.seed)
     except ValueError as error:
         sys.exit(str(error))
     print(f"{len(runs)} runs, {len(runs) - len(left)} of them in {options.results}, {len(todo)} to do.")

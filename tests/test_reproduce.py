@@ -1,5 +1,6 @@
 """The experiment runner: what is to do, what is refused, and a run that a kill cut off ends like one that was not."""
 
+import argparse
 import dataclasses
 import json
 import os
@@ -136,6 +137,17 @@ def test_cells_each_have_all_runs_and_validation_is_counted_from_the_end(tmp_pat
     assert [history["val_epoch"] for history in histories] == [[1, 3, 5], [1, 3, 5], [2], [2]]
     assert [len(history["val_accuracy"]) for history in histories] == [3, 3, 1, 1]
     assert [len(history["accuracy"]) for history in histories] == [5, 5, 2, 2]
+
+
+def test_noise_is_in_the_labels_of_validation_unless_asked_for():
+    options = argparse.Namespace(data=None)
+    settings = reproduce.Settings("digits", "resnet8", noise="symmetric", noise_rate=0.5, validation=0.2)
+    noisy, clean = reproduce.load_data(settings, options)
+    true, again = reproduce.load_data(dataclasses.replace(settings, clean_validation=True), options)
+    assert 0.3 < np.mean(noisy.validation.labels != true.validation.labels) < 0.6
+    assert 0.3 < np.mean(noisy.train.labels != clean) < 0.6
+    np.testing.assert_array_equal(true.train.labels, noisy.train.labels)
+    np.testing.assert_array_equal(again, clean)
 
 
 def test_results_with_other_settings_are_refused(tmp_path):
