@@ -19,9 +19,9 @@ from keras_collab.collab_model import CollabModel, check_not_wrapped, scoped
 from keras_collab.collaboration import weighted_mean
 from keras_collab.graph import check_network
 from keras_collab.head import Head, read_head
-from keras_collab.intermediate_consistency import pool
 from keras_collab.output_consistency import consistency_divergence, cross_entropy
 from keras_collab.reader import NetworkReader, Tap
+from keras_collab.relations import pool
 from keras_collab.sampling import scale_gradient
 
 _training: contextvars.ContextVar[Any] = contextvars.ContextVar("training", default=None)

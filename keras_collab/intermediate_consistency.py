@@ -8,41 +8,9 @@ from keras import ops
 from keras_collab.checks import check_choice, check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.reader import Found, Layers, NetworkReader
-from keras_collab.sampling import cosines
+from keras_collab.relations import centre, log_relations, pool
 
-FORMS = ("relational", "cka", "nearest_neighbours")
-
-# Added to the logit of a sample's relation with itself, so that its probability is exactly 0 in float32.
-_NEVER = -1e9
-
-
-def pool(tap: Any) -> Any:
-    """Global average over positions, in float32: `(batch, positions..., channels)` to `(batch, channels)`."""
-    return ops.mean(ops.cast(tap, "float32"), axis=tuple(range(1, len(tap.shape) - 1)))
-
-
-def centre(features: Any) -> Any:
-    """`(batch, channels)` less their mean over the batch."""
-    return features - ops.mean(features, axis=0, keepdims=True)
-
-
-def log_relations(features: Any, temperature: float) -> Any:
-    """Log-probability that a layer takes sample i for sample j: log row-softmax of u uᵀ / τ without the diagonal.
-
-    Args:
-        features: `(batch, channels)`; centred and L2-normalised here, so that their scale does not matter.
-        temperature: τ.
-
-    Returns:
-        `(batch, batch)`, about −1e9 on the diagonal.
-    """
-    columns = ops.transpose(centre(features))
-    # A sample at the batch's mean has no direction; a floor relative to the others' lengths keeps it finite.
-    floor = 1e-6 * ops.stop_gradient(ops.sum(ops.square(columns))) / ops.cast(ops.shape(features)[0], "float32")
-    similarity = cosines(columns, ops.stop_gradient(columns), floor + 1e-20) / temperature
-    # Symmetric, so the gradient towards the columns of a pair is that towards its rows, for one product less.
-    similarity = similarity + ops.transpose(similarity) - ops.stop_gradient(similarity)
-    return ops.log_softmax(similarity + _NEVER * ops.eye(ops.shape(features)[0], dtype="float32"), axis=-1)
+FORMS = ("relational", "outputs", "cka", "nearest_neighbours")
 
 
 def relational_divergence(shallow: Any, deepest: Any, temperature: float) -> Any:
@@ -102,6 +70,7 @@ class IntermediateConsistency(Collaboration):
     1907.09682). Forms:
 
     - `"relational"`: as above.
+    - `"outputs"`: every tap takes the same samples for each other that the network's outputs (logits) do.
     - `"cka"`: mean over l of 1 − linear CKA( tap l, sg deepest ) (Kornblith et al., 2019, arXiv 1905.00414).
     - `"nearest_neighbours"`: soft nearest neighbours in every tap predict the network's own output.
 
@@ -111,7 +80,7 @@ class IntermediateConsistency(Collaboration):
         layers: at least two layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end
             of each stage. The deepest of them is the target. Defaults to `"auto"`.
         form: one of the above. Defaults to `"relational"`.
-        head: name of the output to predict, for `"nearest_neighbours"` in a network with several.
+        head: name of the output meant by `"outputs"` and `"nearest_neighbours"`, in a network with several.
         name: column in the history. Defaults to `"intermediate_consistency"`.
         seed: unused, there are no random draws.
 
@@ -137,7 +106,7 @@ class IntermediateConsistency(Collaboration):
         self.head = head
 
     def find(self, network: NetworkReader) -> Found:
-        if self.form == "nearest_neighbours":
+        if self.form in ("outputs", "nearest_neighbours"):
             return Found(taps=network.taps(self.layers), head=network.head(self.head))
         return Found(taps=network.taps(self.layers, at_least=2))
 
@@ -145,6 +114,9 @@ class IntermediateConsistency(Collaboration):
         pooled = [pool(tap) for tap in seen.taps]
         if self.form == "nearest_neighbours":
             values = [neighbour_divergence(u, seen.head.logits, self.temperature) for u in pooled]
+        elif self.form == "outputs":
+            outputs = ops.reshape(seen.head.logits, (ops.shape(seen.head.logits)[0], -1))
+            values = [relational_divergence(u, outputs, self.temperature) for u in pooled]
         elif self.form == "cka":
             values = [cka_distance(u, pooled[-1]) for u in pooled[:-1]]
         else:
@@ -154,7 +126,7 @@ class IntermediateConsistency(Collaboration):
     def operations(self, found: Found, batch_size: int) -> float:
         # One similarity matrix a tap, and one product (CKA: two) for its gradient, which a target does not have.
         channels, backward = [tap.channels for tap in found.taps], 2 if self.form == "cka" else 1
-        target = 0 if self.form == "nearest_neighbours" else channels[-1]
+        target = channels[-1] if self.form in ("relational", "cka") else 0
         products = sum(channels) + backward * (sum(channels) - target)
         pooling = sum(2.0 * batch_size * tap.channels * tap.position_count for tap in found.taps)
         return 2.0 * batch_size**2 * products + pooling

@@ -10,8 +10,10 @@ from keras_collab.checks import check_choice, check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.head import check_labels, pick_output
 from keras_collab.reader import Found, NetworkReader
+from keras_collab.relations import log_relations, pool
 
-FORMS = ("dropout", "partition", "jensen_shannon")
+FORMS = ("dropout", "partition", "jensen_shannon", "neighbours")
+RELATION_TEMPERATURE = 0.1  # τ of the neighbours, that of IntermediateConsistency.
 
 
 def consistency_divergence(logits: Any, part_logits: Any, temperature: float) -> Any:
@@ -70,6 +72,26 @@ def generalised_jensen_shannon(labels: Any, part_logits: Any, label_share: float
     return (label_share * from_label + (1 - label_share) * from_parts) / scale
 
 
+def ensemble_divergence(features: Any, logits: Any, temperature: float, relation_temperature: float) -> Any:
+    """T² · KL( sg Σ_j P_ij softmax(z_j / T) ‖ softmax(z_i / T) ) of each sample i, P the relations of the features.
+
+    Args:
+        features: `(batch, ..., features)`, averaged over positions; without gradient.
+        logits: `(batch, ..., classes)`.
+        temperature: T.
+        relation_temperature: τ of P.
+
+    Returns:
+        `(batch, ...)`; for a batch of one, 0.
+    """
+    relations = ops.exp(log_relations(pool(ops.stop_gradient(features)), relation_temperature))
+    predicted_log = ops.log_softmax(logits / temperature, axis=-1)
+    flat = ops.reshape(ops.stop_gradient(ops.exp(predicted_log)), (ops.shape(logits)[0], -1))
+    target = ops.reshape(ops.matmul(relations, flat), ops.shape(logits))
+    target_log = ops.log(ops.maximum(target, 1e-12))
+    return temperature**2 * ops.sum(target * (target_log - predicted_log), axis=-1)
+
+
 @keras.saving.register_keras_serializable("keras_collab")
 class OutputConsistency(Collaboration):
     """Makes subsets of the head's features predict, through the head's own kernel, what the whole head predicts.
@@ -85,6 +107,9 @@ class OutputConsistency(Collaboration):
     - `"partition"`: the same with the features split into equal parts by a permutation drawn each step.
     - `"jensen_shannon"`: dropout masks whose predictions and the label come together in a generalised Jensen-Shannon
       divergence (Englesson & Azizpour, 2021, arXiv 2105.04522), the form for noisy labels.
+    - `"neighbours"`: no parts; the predictions of the images in the batch that have similar features, mixed, teach each
+      of them, `T² · KL( sg Σ_j P_ij softmax(z_j/T) ‖ softmax(z_i/T) )` with P the relations of h as in
+      `IntermediateConsistency`, τ = 0.1 (after batch knowledge ensembling, BAKE, Ge et al., 2021, arXiv 2104.13298).
 
     Args:
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 0.1: weight 1 kept a ResNet-8 from learning
@@ -95,7 +120,7 @@ class OutputConsistency(Collaboration):
         temperature: T > 0; 1 for no softening. Defaults to 2.
         label_share: share s of the parts' own cross-entropy against the labels, `(1 − s) · KL + s · CE`, in [0, 1];
             for `"jensen_shannon"` the label's weight π_1, in (0, 1). Defaults to 0, and to 0.3 for `"jensen_shannon"`.
-        form: one of the above. Defaults to `"dropout"`.
+        form: one of the above. Defaults to `"dropout"`. `"neighbours"` has no use for `parts`, `rate`, `label_share`.
         head: name of the output whose classifier is meant, needed when the network has several.
         name: column in the history. Defaults to `"output_consistency"`.
         seed: integer seed of the masks, see `Collaboration`.
@@ -140,16 +165,23 @@ class OutputConsistency(Collaboration):
 
     def call(self, seen: Seen) -> Any:
         head = seen.head
-        part_logits = head.logits_of(head.features * self._masks(ops.shape(head.features)[0], head.head.size))
-        if self.form == "jensen_shannon":
-            loss = generalised_jensen_shannon(seen.labels, part_logits, self.label_share, self.temperature)
+        if self.form == "neighbours":
+            loss = ensemble_divergence(head.features, head.logits, self.temperature, RELATION_TEMPERATURE)
         else:
-            loss = (1 - self.label_share) * consistency_divergence(head.logits, part_logits, self.temperature)
-            if self.label_share:
-                loss = loss + self.label_share * cross_entropy(seen.labels, part_logits)
+            loss = self._parts_divergence(seen, head)
         return seen.mean_over_samples(ops.mean(ops.reshape(loss, (ops.shape(loss)[0], -1)), axis=-1))
 
+    def _parts_divergence(self, seen: Seen, head: Any) -> Any:
+        part_logits = head.logits_of(head.features * self._masks(ops.shape(head.features)[0], head.head.size))
+        if self.form == "jensen_shannon":
+            return generalised_jensen_shannon(seen.labels, part_logits, self.label_share, self.temperature)
+        loss = (1 - self.label_share) * consistency_divergence(head.logits, part_logits, self.temperature)
+        return loss + self.label_share * cross_entropy(seen.labels, part_logits) if self.label_share else loss
+
     def operations(self, found: Found, batch_size: int) -> float:
+        if self.form == "neighbours":  # Relations of the features, what they mix, and the logits.
+            head = found.head
+            return 2.0 * batch_size * (batch_size * (head.size + head.classes) + head.size * head.classes)
         # Logits of the whole and of each part; the parts again, twice, in the backward pass.
         return 2.0 * batch_size * found.head.size * found.head.classes * (1 + 3 * self.parts)
 

@@ -20,7 +20,9 @@ TERMS = {
     "output_partition": lambda **kwargs: keras_collab.OutputConsistency(form="partition", parts=3, **kwargs),
     "output_labels": lambda **kwargs: keras_collab.OutputConsistency(label_share=0.5, **kwargs),
     "output_jensen_shannon": lambda **kwargs: keras_collab.OutputConsistency(form="jensen_shannon", **kwargs),
+    "output_neighbours": lambda **kwargs: keras_collab.OutputConsistency(form="neighbours", **kwargs),
     "intermediate": lambda **kwargs: keras_collab.IntermediateConsistency(**kwargs),
+    "intermediate_outputs": lambda **kwargs: keras_collab.IntermediateConsistency(form="outputs", **kwargs),
     "intermediate_cka": lambda **kwargs: keras_collab.IntermediateConsistency(form="cka", **kwargs),
     "intermediate_neighbours": lambda **kwargs: keras_collab.IntermediateConsistency(
         form="nearest_neighbours", **kwargs

@@ -9,7 +9,12 @@ from keras import ops
 
 from keras_collab.intermediate_consistency import cka_distance, neighbour_divergence, relational_divergence
 from keras_collab.kernel_similarity import kernel_similarity, welch_bound
-from keras_collab.output_consistency import consistency_divergence, cross_entropy, generalised_jensen_shannon
+from keras_collab.output_consistency import (
+    consistency_divergence,
+    cross_entropy,
+    ensemble_divergence,
+    generalised_jensen_shannon,
+)
 from keras_collab.representation_similarity import representation_similarity, sample_positions, squared_correlations
 from keras_collab.sampling import Blocks, cosines, mean_over_all_pairs, mean_over_pairs, pick, window
 
@@ -173,6 +178,18 @@ def test_neighbours_predict_what_the_network_predicts():
         SHALLOW,
         gradient_tolerance=1e-3,
     )
+
+
+def test_neighbours_teach_what_they_predict_mixed():
+    logits = RNG.normal(size=(6, 4))
+    target = relations(DEEP, 0.5) @ softmax(logits / 2)
+    check(
+        lambda z: ops.mean(ensemble_divergence(tensor(DEEP), z, 2.0, 0.5)),
+        lambda z: 4.0 * kl(target, softmax(z / 2)).mean(),
+        logits,
+    )
+    got = gradient(lambda u: ops.mean(ensemble_divergence(u, tensor(logits), 2.0, 0.5)), DEEP)
+    np.testing.assert_array_equal(got, np.zeros_like(DEEP))
 
 
 def test_representation_similarity_is_the_mean_squared_correlation():

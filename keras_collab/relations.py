@@ -1,0 +1,39 @@
+"""Relations between the samples of a batch: which of the others a layer takes a sample for."""
+
+from typing import Any
+
+from keras import ops
+
+from keras_collab.sampling import cosines
+
+# Added to the logit of a sample's relation with itself, so that its probability is exactly 0 in float32.
+_NEVER = -1e9
+
+
+def pool(tap: Any) -> Any:
+    """Global average over positions, in float32: `(batch, positions..., channels)` to `(batch, channels)`."""
+    return ops.mean(ops.cast(tap, "float32"), axis=tuple(range(1, len(tap.shape) - 1)))
+
+
+def centre(features: Any) -> Any:
+    """`(batch, channels)` less their mean over the batch."""
+    return features - ops.mean(features, axis=0, keepdims=True)
+
+
+def log_relations(features: Any, temperature: float) -> Any:
+    """Log-probability that a layer takes sample i for sample j: log row-softmax of u uᵀ / τ without the diagonal.
+
+    Args:
+        features: `(batch, channels)`; centred and L2-normalised here, so that their scale does not matter.
+        temperature: τ.
+
+    Returns:
+        `(batch, batch)`, about −1e9 on the diagonal.
+    """
+    columns = ops.transpose(centre(features))
+    # A sample at the batch's mean has no direction; a floor relative to the others' lengths keeps it finite.
+    floor = 1e-6 * ops.stop_gradient(ops.sum(ops.square(columns))) / ops.cast(ops.shape(features)[0], "float32")
+    similarity = cosines(columns, ops.stop_gradient(columns), floor + 1e-20) / temperature
+    # Symmetric, so the gradient towards the columns of a pair is that towards its rows, for one product less.
+    similarity = similarity + ops.transpose(similarity) - ops.stop_gradient(similarity)
+    return ops.log_softmax(similarity + _NEVER * ops.eye(ops.shape(features)[0], dtype="float32"), axis=-1)
