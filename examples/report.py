@@ -144,9 +144,8 @@ def read(paths):
 
 def shared(runs):
     """The settings that runs to be compared have in common, those of the title first."""
-    own = tuple(
-        f"settings.{name}" for name in ("method", "seed", "terms", "balance", "variant", "longer", "validate_every")
-    )
+    own = ("method", "seed", "terms", "balance", "variant", "epochs_factor", "validate_every")
+    own = tuple(f"settings.{name}" for name in own)
     return [name for name in runs if name.startswith("settings.") and not name.startswith(own)] + ["backend"]
 
 

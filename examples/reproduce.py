@@ -77,7 +77,7 @@ class Settings:
     validation: float = 0.1
     clean_validation: bool = False  # True labels to validate with, as only who chooses for others has them.
     validate_every: int = 1  # In epochs, counted back from the last one.
-    longer: float = 1.0  # Trains for so many times the epochs: a control that is given what others' terms cost.
+    epochs_factor: float = 1.0  # For a control that trains longer, for what others' terms cost, or less long.
     # Arguments of terms, {"kernel_similarity": {"weight": 5.0}}; a weight may be one of keras_collab.schedules, with
     # epochs for its steps, {"Ramp": {"value": 5.0, "epochs": 10}}.
     terms: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
@@ -95,9 +95,9 @@ class Settings:
                 "noise_rate must lie in [0, 1], and be 0 with noise = 'none' only. Received: "
                 f"noise={self.noise!r}, noise_rate={self.noise_rate!r}."
             )
-        if self.validate_every < 1 or self.longer < 1:
-            received = f"{self.validate_every=}, {self.longer=}".replace("self.", "")
-            raise ValueError(f"validate_every and longer must be at least 1. Received: {received}.")
+        if self.validate_every < 1 or self.all_epochs < 1:
+            received = f"{self.validate_every=}, {self.epochs=}, {self.epochs_factor=}".replace("self.", "")
+            raise ValueError(f"There must be an epoch, and validate_every be at least 1. Received: {received}.")
         if self.balance and not terms_of(self.method):
             raise ValueError(f"balance sets weights of terms, which {self.method!r} has none of.")
         if self.terms.keys() - set(terms_of(self.method)) or (self.method == "terms" and not self.terms):
@@ -108,7 +108,7 @@ class Settings:
 
     @property
     def all_epochs(self):
-        return round(self.epochs * self.longer)
+        return round(self.epochs * self.epochs_factor)
 
     @property
     def identity(self):

@@ -123,7 +123,7 @@ variant = "two"
 def test_cells_each_have_all_runs_and_validation_is_counted_from_the_end(tmp_path):
     grid = tmp_path / "grid.toml"
     shared = 'dataset = "digits"\nnetwork = "resnet8"\nwidth = 4\nvalidate_every = 2\n'
-    cells = "[[cells]]\ntrain_size = 100\nepochs = 4\nlonger = 1.25\n[[cells]]\ntrain_size = 50\nepochs = 2\n"
+    cells = "[[cells]]\ntrain_size = 100\nepochs = 4\nepochs_factor = 1.25\n[[cells]]\ntrain_size = 50\nepochs = 2\n"
     grid.write_text(f'{shared}{cells}[[runs]]\nmethod = ["plain", "gce"]\n')
     runs = reproduce.read_grid(grid)
     assert [(run.method, run.train_size, run.all_epochs) for run in runs] == [
