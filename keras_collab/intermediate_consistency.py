@@ -1,4 +1,4 @@
-"""Collaboration of intermediate layers: earlier stages see the same relations between samples as the deepest."""
+"""Collaboration of intermediate layers: they see the same relations between samples as the outputs do."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.reader import Found, Layers, NetworkReader
 from keras_collab.relations import centre, log_relations, pool
 
-FORMS = ("relational", "outputs", "cka", "nearest_neighbours")
+FORMS = ("outputs", "relational", "cka", "nearest_neighbours")
 
 
 def relational_divergence(shallow: Any, deepest: Any, temperature: float) -> Any:
@@ -61,25 +61,26 @@ def neighbour_divergence(features: Any, logits: Any, temperature: float) -> Any:
 
 @keras.saving.register_keras_serializable("keras_collab")
 class IntermediateConsistency(Collaboration):
-    """Makes earlier stages take the same samples for each other that the deepest stage takes for each other.
+    """Makes the network's stages take the same samples for each other that its outputs take for each other.
 
     u_l = globally averaged tap l, centred over the batch and L2-normalised; P_l = row-softmax of u_l u_lᵀ / τ without
-    the diagonal; the loss is the mean over l and i of KL( sg P_deepest ‖ P_l ). No projection and no exit: layers of
-    any shape compare. The formula is this project's reading of Fang & Lin (2021, arXiv 2105.09590), whose equations
-    are not public; relations between samples follow Similarity-Preserving distillation (Tung & Mori, 2019, arXiv
-    1907.09682). Forms:
+    the diagonal, "whom does layer l take sample i for"; the loss is the mean over l and i of KL( sg P_target ‖ P_l ).
+    No projection and no exit: layers of any shape compare. The formula is this project's reading of Fang & Lin (2021,
+    arXiv 2105.09590), whose equations are not public; relations between samples follow Similarity-Preserving
+    distillation (Tung & Mori, 2019, arXiv 1907.09682). Forms:
 
-    - `"relational"`: as above.
-    - `"outputs"`: every tap takes the same samples for each other that the network's outputs (logits) do.
+    - `"outputs"`: the target is P of the logits.
+    - `"relational"`: the target is P of the deepest tap, so that no head is needed.
     - `"cka"`: mean over l of 1 − linear CKA( tap l, sg deepest ) (Kornblith et al., 2019, arXiv 1905.00414).
     - `"nearest_neighbours"`: soft nearest neighbours in every tap predict the network's own output.
 
     Args:
-        weight: number >= 0 or schedule, see `Collaboration`. Defaults to 0.2.
+        weight: number >= 0 or schedule, see `Collaboration`. Defaults to 0.1, which with `"outputs"` was the best of
+            the combinations in examples/results/choose-together.jsonl, without label noise and with it.
         temperature: τ > 0 of the relations, for cosines in [−1, 1]; unused by `"cka"`. Defaults to 0.1.
-        layers: at least two layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end
-            of each stage. The deepest of them is the target. Defaults to `"auto"`.
-        form: one of the above. Defaults to `"relational"`.
+        layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
+            stage. `"relational"` and `"cka"` need two, of which the deepest is the target. Defaults to `"auto"`.
+        form: one of the above. Defaults to `"outputs"`.
         head: name of the output meant by `"outputs"` and `"nearest_neighbours"`, in a network with several.
         name: column in the history. Defaults to `"intermediate_consistency"`.
         seed: unused, there are no random draws.
@@ -90,11 +91,11 @@ class IntermediateConsistency(Collaboration):
 
     def __init__(
         self,
-        weight: Weight = 0.2,
+        weight: Weight = 0.1,
         *,
         temperature: float = 0.1,
         layers: Layers = "auto",
-        form: str = "relational",
+        form: str = "outputs",
         head: str | None = None,
         name: str | None = None,
         seed: int | None = None,
