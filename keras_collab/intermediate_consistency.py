@@ -108,7 +108,11 @@ class IntermediateConsistency(Collaboration):
 
     def find(self, network: NetworkReader) -> Found:
         if self.form in ("outputs", "nearest_neighbours"):
-            return Found(taps=network.taps(self.layers), head=network.head(self.head))
+            try:
+                head = network.head(self.head)
+            except ValueError as error:
+                raise ValueError(f"{error} Without a head there is form='relational'.") from error
+            return Found(taps=network.taps(self.layers), head=head)
         return Found(taps=network.taps(self.layers, at_least=2))
 
     def call(self, seen: Seen) -> Any:

@@ -22,7 +22,7 @@ TERMS = {
     "output_jensen_shannon": lambda **kwargs: keras_collab.OutputConsistency(form="jensen_shannon", **kwargs),
     "output_neighbours": lambda **kwargs: keras_collab.OutputConsistency(form="neighbours", **kwargs),
     "intermediate": lambda **kwargs: keras_collab.IntermediateConsistency(**kwargs),
-    "intermediate_outputs": lambda **kwargs: keras_collab.IntermediateConsistency(form="outputs", **kwargs),
+    "intermediate_relational": lambda **kwargs: keras_collab.IntermediateConsistency(form="relational", **kwargs),
     "intermediate_cka": lambda **kwargs: keras_collab.IntermediateConsistency(form="cka", **kwargs),
     "intermediate_neighbours": lambda **kwargs: keras_collab.IntermediateConsistency(
         form="nearest_neighbours", **kwargs
@@ -77,11 +77,11 @@ def small_data(samples=22, classes=3, seed=0):
     return x.astype("float32"), y.astype("int32")
 
 
-def zero_weights():
+def zero_weights(head=None):
     """All four terms with weight 0."""
     return [
-        keras_collab.OutputConsistency(0.0, label_share=0.5),
-        keras_collab.IntermediateConsistency(0.0),
+        keras_collab.OutputConsistency(0.0, label_share=0.5, head=head),
+        keras_collab.IntermediateConsistency(0.0, head=head),
         keras_collab.RepresentationSimilarity(0.0),
         keras_collab.KernelSimilarity(0.0),
     ]

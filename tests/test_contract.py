@@ -178,9 +178,7 @@ def test_several_outputs_loss_weights_dict_inputs_add_loss_and_regularizers(outp
     as_given = (lambda values: dict(zip(names, values, strict=True))) if outputs_as is dict else list
     sample_weight = as_given([np.linspace(0, 2, len(x)).astype("float32"), np.ones(len(x), "float32")])
     network = two_headed(outputs_as)
-    terms = [term for term in zero_weights() if term.name != "output_consistency"]
-    terms.append(keras_collab.OutputConsistency(0.0, label_share=0.5, head="kind"))
-    wrapped = keras_collab.wrap(two_headed(outputs_as), terms)
+    wrapped = keras_collab.wrap(two_headed(outputs_as), zero_weights(head="kind"))
     wrapped.network.set_weights(network.get_weights())
     kwargs = {"loss_weights": as_given([1.0, 0.2]), "metrics": None}
     histories = []
