@@ -118,6 +118,8 @@ def read(paths):
     runs = pd.json_normalize(list(records.values()))
     runs = runs.reindex(columns=dict.fromkeys([*FIELDS, *runs])).astype({"peak_memory": float})
     runs[FRACTIONS] = 100 * runs[FRACTIONS].astype(float)
+    if "settings.clean_validation" in runs:  # Records from before there was this setting.
+        runs["settings.clean_validation"] = runs["settings.clean_validation"].eq(True)
     runs["history.val_accuracy"] = [[100 * value for value in values] for values in runs["history.val_accuracy"]]
     histories = [record["history"] for record in records.values()]
     runs["epochs"] = [found.get("val_epoch") or range(1, len(found["val_loss"]) + 1) for found in histories]
@@ -144,8 +146,8 @@ def read(paths):
 
 def shared(runs):
     """The settings that runs to be compared have in common, those of the title first."""
-    own = ("method", "seed", "terms", "balance", "variant", "epochs_factor", "validate_every")
-    own = tuple(f"settings.{name}" for name in own)
+    names = ("method", "seed", "terms", "balance", "variant", "epochs_factor", "validate_every")
+    own = tuple(f"settings.{name}" for name in names)
     return [name for name in runs if name.startswith("settings.") and not name.startswith(own)] + ["backend"]
 
 
@@ -457,7 +459,8 @@ def main():
             console.print(f"![{label}: {title}](report/{name}.svg)")
         drawn = f'<div class="pictures">{"".join(elements.values())}</div>'
         page += f"<section><h2>{html.escape(title)}</h2>{drawn}{below}</section>"
-    names = [*shared(runs), "terms", "seed", "machine", *(name for name in runs if name.startswith("versions."))]
+    own = [name for name in ("settings.epochs_factor", "settings.validate_every") if name in runs]
+    names = [*shared(runs), *own, "terms", "seed", "machine", *(name for name in runs if name.startswith("versions."))]
     facts = {words(name.rpartition(".")[2]): ", ".join(texts(runs[name].drop_duplicates())) for name in names}
     parts = {
         **{"headline": html.escape(headline), "rests": html.escape(rests), "sections": page},

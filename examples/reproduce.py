@@ -6,8 +6,8 @@
 
 A grid is a TOML file; those of a name alone lie in examples/grids. Each [[runs]] table in it is a product: a list
 stands for its values in turn; where there are [[cells]] tables too, each run is made with the settings of each cell.
-Results are appended to examples/results/GRID.jsonl as they come. A run that was stopped, at any moment, goes on from
-its last whole epoch when the command is given again; one in the file is not run again.
+Seed after seed, results are appended to examples/results/GRID.jsonl as they come. A run that was stopped, at any
+moment, goes on from its last whole epoch when the command is given again; one in the file is not run again.
 """
 
 import argparse
@@ -75,9 +75,9 @@ class Settings:
     dropout: float = 0.0
     augment: bool = True
     validation: float = 0.1
-    clean_validation: bool = False  # True labels to validate with, as only who chooses for others has them.
+    clean_validation: bool = False  # True labels to validate with; they are at hand only where defaults are chosen.
     validate_every: int = 1  # In epochs, counted back from the last one.
-    epochs_factor: float = 1.0  # For a control that trains longer, for what others' terms cost, or less long.
+    epochs_factor: float = 1.0  # Multiplies epochs, for a control that trains longer or shorter than the others.
     # Arguments of terms, {"kernel_similarity": {"weight": 5.0}}; a weight may be one of keras_collab.schedules, with
     # epochs for its steps, {"Ramp": {"value": 5.0, "epochs": 10}}.
     terms: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
@@ -96,8 +96,10 @@ class Settings:
                 f"noise={self.noise!r}, noise_rate={self.noise_rate!r}."
             )
         if self.validate_every < 1 or self.all_epochs < 1:
-            received = f"{self.validate_every=}, {self.epochs=}, {self.epochs_factor=}".replace("self.", "")
-            raise ValueError(f"There must be an epoch, and validate_every be at least 1. Received: {received}.")
+            raise ValueError(
+                "There must be an epoch, and validate_every be at least 1. Received: "
+                f"epochs={self.epochs!r}, epochs_factor={self.epochs_factor!r}, validate_every={self.validate_every!r}."
+            )
         if self.balance and not terms_of(self.method):
             raise ValueError(f"balance sets weights of terms, which {self.method!r} has none of.")
         if self.terms.keys() - set(terms_of(self.method)) or (self.method == "terms" and not self.terms):
@@ -192,8 +194,8 @@ def next_round(runs, records):
     epoch, mean over all their runs so far, is given up. Plain training and label smoothing stay, to compare with.
     """
     scores = {Settings(**record["settings"]).identity: record["history"]["val_accuracy"][-1] for record in records}
-    cells = Counter((run.candidate, run.seed) for run in runs)
-    if len(set(cells.values())) > 1 or len(cells) < len({c for c, _ in cells}) * len({s for _, s in cells}):
+    counts = Counter((run.candidate, run.seed) for run in runs)
+    if len(set(counts.values())) > 1 or len(counts) < len({c for c, _ in counts}) * len({s for _, s in counts}):
         raise ValueError("Halving compares means: all methods and variants of its grid need the same runs.")
     rivals = {run.candidate: tuple(run.terms) or run.candidate for run in runs}
     tried = list(rivals)
@@ -241,7 +243,8 @@ def load_data(settings, options):
     clean = dataset.train.labels
     if settings.noise != "none":  # Where labels are wrong, so are those to choose by, unless asked for.
         make = getattr(label_noise, settings.noise)
-        for index, name in enumerate(("train", "validation")[: 1 if settings.clean_validation else 2]):
+        splits = ["train"] if settings.clean_validation else ["train", "validation"]
+        for index, name in enumerate(splits):
             split = getattr(dataset, name)
             noisy = make(split.labels, settings.noise_rate, len(dataset.classes), seed=2 * settings.seed + index)
             dataset = dataclasses.replace(dataset, **{name: datasets.Split(split.images, noisy.labels)})
@@ -339,7 +342,7 @@ def train(settings, options, folder):
 
         @property
         def best(self):
-            """The number, from 1, of the first of the best epochs; one that was not validated is none."""
+            """The number, from 1, of the first of the best epochs among those with validation."""
             return 1 + int(np.argmax([epoch.get("val_accuracy", -1) for epoch in self.epochs]))
 
         def keep(self, kind, saved, number):

@@ -217,5 +217,5 @@ def _tf_batches(split: Split, batch_size: int, shuffle: bool, seed: int) -> Any:
         images, labels = tf.constant(split.images), tf.constant(split.labels)
     batches = positions.batch(batch_size).map(lambda batch: (tf.gather(images, batch), tf.gather(labels, batch)))
     options = tf.data.Options()
-    options.autotune.enabled = False  # The end of its thread costs up to a second an epoch (2.21).
+    options.autotune.enabled = False  # Stopping its thread takes up to a second an epoch (2.21).
     return batches.prefetch(2).with_options(options)

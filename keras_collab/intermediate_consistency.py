@@ -13,16 +13,16 @@ from keras_collab.relations import centre, log_relations, pool
 FORMS = ("outputs", "relational", "cka", "nearest_neighbours")
 
 
-def relational_divergence(shallow: Any, deepest: Any, temperature: float) -> Any:
-    """Mean over samples of KL( sg P_deepest ‖ P_shallow ), P the relations between samples; 0 for a batch of one.
+def relational_divergence(features: Any, teacher: Any, temperature: float) -> Any:
+    """Mean over samples of KL( sg P_teacher ‖ P ), P the relations between samples; 0 for a batch of one.
 
     Args:
-        shallow: `(batch, channels)`.
-        deepest: `(batch, other channels)`; the target, without gradient.
+        features: `(batch, channels)`.
+        teacher: `(batch, other channels)`; the target, without gradient.
         temperature: τ.
     """
-    target = ops.stop_gradient(log_relations(deepest, temperature))
-    return ops.mean(ops.sum(ops.exp(target) * (target - log_relations(shallow, temperature)), axis=-1))
+    target = ops.stop_gradient(log_relations(teacher, temperature))
+    return ops.mean(ops.sum(ops.exp(target) * (target - log_relations(features, temperature)), axis=-1))
 
 
 def cka_distance(shallow: Any, deepest: Any) -> Any:
@@ -61,22 +61,25 @@ def neighbour_divergence(features: Any, logits: Any, temperature: float) -> Any:
 
 @keras.saving.register_keras_serializable("keras_collab")
 class IntermediateConsistency(Collaboration):
-    """Makes the network's stages take the same samples for each other that its outputs take for each other.
+    """Makes the network's stages see the same similarities between samples that its outputs see.
 
     u_l = globally averaged tap l, centred over the batch and L2-normalised; P_l = row-softmax of u_l u_lᵀ / τ without
-    the diagonal, "whom does layer l take sample i for"; the loss is the mean over l and i of KL( sg P_target ‖ P_l ).
-    No projection and no exit: layers of any shape compare. The formula is this project's reading of Fang & Lin (2021,
-    arXiv 2105.09590), whose equations are not public; relations between samples follow Similarity-Preserving
-    distillation (Tung & Mori, 2019, arXiv 1907.09682). Forms:
+    the diagonal, how similar each other sample is to sample i for layer l; the loss is the mean over l and i of
+    KL( sg P_target ‖ P_l ). No projection and no exit: layers of any shape compare. The formula is this project's
+    reading of Fang & Lin (2021, arXiv 2105.09590), whose equations are not public; relations between samples follow
+    Similarity-Preserving distillation (Tung & Mori, 2019, arXiv 1907.09682). Forms:
 
-    - `"outputs"`: the target is P of the logits.
+    - `"outputs"`: the target is P of the logits. With a single logit that says no more than on which side of the
+      batch's mean a sample lies.
     - `"relational"`: the target is P of the deepest tap, so that no head is needed.
     - `"cka"`: mean over l of 1 − linear CKA( tap l, sg deepest ) (Kornblith et al., 2019, arXiv 1905.00414).
-    - `"nearest_neighbours"`: soft nearest neighbours in every tap predict the network's own output.
+    - `"nearest_neighbours"`: soft nearest neighbours in every tap predict the network's own output. The other way
+      round, neighbours that teach the output, is `OutputConsistency(form="neighbours")`.
 
     Args:
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 0.1, which with `"outputs"` was the best of
-            the combinations in examples/results/choose-together.jsonl, without label noise and with it.
+            the combinations in examples/results/choose-together.jsonl with label noise, and within 0.1 points of the
+            best without.
         temperature: τ > 0 of the relations, for cosines in [−1, 1]; unused by `"cka"`. Defaults to 0.1.
         layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
             stage. `"relational"` and `"cka"` need two, of which the deepest is the target. Defaults to `"auto"`.
@@ -108,20 +111,17 @@ class IntermediateConsistency(Collaboration):
 
     def find(self, network: NetworkReader) -> Found:
         if self.form in ("outputs", "nearest_neighbours"):
-            try:
-                head = network.head(self.head)
-            except ValueError as error:
-                raise ValueError(f"{error} Without a head there is form='relational'.") from error
-            return Found(taps=network.taps(self.layers), head=head)
+            return Found(taps=network.taps(self.layers), head=network.head(self.head))
         return Found(taps=network.taps(self.layers, at_least=2))
 
     def call(self, seen: Seen) -> Any:
         pooled = [pool(tap) for tap in seen.taps]
         if self.form == "nearest_neighbours":
-            values = [neighbour_divergence(u, seen.head.logits, self.temperature) for u in pooled]
+            logits = seen.head.logits
+            values = [neighbour_divergence(u, logits, self.temperature) for u in pooled]
         elif self.form == "outputs":
-            outputs = ops.reshape(seen.head.logits, (ops.shape(seen.head.logits)[0], -1))
-            values = [relational_divergence(u, outputs, self.temperature) for u in pooled]
+            logits = ops.reshape(seen.head.logits, (ops.shape(pooled[0])[0], -1))
+            values = [relational_divergence(u, logits, self.temperature) for u in pooled]
         elif self.form == "cka":
             values = [cka_distance(u, pooled[-1]) for u in pooled[:-1]]
         else:
@@ -134,7 +134,10 @@ class IntermediateConsistency(Collaboration):
         target = channels[-1] if self.form in ("relational", "cka") else 0
         products = sum(channels) + backward * (sum(channels) - target)
         pooling = sum(2.0 * batch_size * tap.channels * tap.position_count for tap in found.taps)
-        return 2.0 * batch_size**2 * products + pooling
+        of_head = 0.0
+        if found.head:  # The logits, and their relations or votes.
+            of_head = 2.0 * batch_size * found.head.classes * (found.head.size + batch_size)
+        return 2.0 * batch_size**2 * products + pooling + of_head
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -10,10 +10,11 @@ from keras_collab.checks import check_choice, check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.head import check_labels, pick_output
 from keras_collab.reader import Found, NetworkReader
-from keras_collab.relations import log_relations, pool
+from keras_collab.relations import log_relations
 
 FORMS = ("dropout", "partition", "jensen_shannon", "neighbours")
-RELATION_TEMPERATURE = 0.1  # τ of the neighbours, that of IntermediateConsistency.
+
+_RELATION_TEMPERATURE = 0.1  # τ of the neighbours, that of IntermediateConsistency.
 
 
 def consistency_divergence(logits: Any, part_logits: Any, temperature: float) -> Any:
@@ -76,7 +77,7 @@ def ensemble_divergence(features: Any, logits: Any, temperature: float, relation
     """T² · KL( sg Σ_j P_ij softmax(z_j / T) ‖ softmax(z_i / T) ) of each sample i, P the relations of the features.
 
     Args:
-        features: `(batch, ..., features)`, averaged over positions; without gradient.
+        features: `(batch, features)`; without gradient.
         logits: `(batch, ..., classes)`.
         temperature: T.
         relation_temperature: τ of P.
@@ -84,7 +85,7 @@ def ensemble_divergence(features: Any, logits: Any, temperature: float, relation
     Returns:
         `(batch, ...)`; for a batch of one, 0.
     """
-    relations = ops.exp(log_relations(pool(ops.stop_gradient(features)), relation_temperature))
+    relations = ops.exp(log_relations(ops.stop_gradient(features), relation_temperature))
     predicted_log = ops.log_softmax(logits / temperature, axis=-1)
     flat = ops.reshape(ops.stop_gradient(ops.exp(predicted_log)), (ops.shape(logits)[0], -1))
     target = ops.reshape(ops.matmul(relations, flat), ops.shape(logits))
@@ -107,20 +108,21 @@ class OutputConsistency(Collaboration):
     - `"partition"`: the same with the features split into equal parts by a permutation drawn each step.
     - `"jensen_shannon"`: dropout masks whose predictions and the label come together in a generalised Jensen-Shannon
       divergence (Englesson & Azizpour, 2021, arXiv 2105.04522), the form for noisy labels.
-    - `"neighbours"`: no parts; the predictions of the images in the batch that have similar features, mixed, teach each
-      of them, `T² · KL( sg Σ_j P_ij softmax(z_j/T) ‖ softmax(z_i/T) )` with P the relations of h as in
+    - `"neighbours"`: no parts; the predictions of those samples in the batch that have similar features, mixed, teach
+      each, `T² · KL( sg Σ_j P_ij softmax(z_j/T) ‖ softmax(z_i/T) )` with P the relations of h as in
       `IntermediateConsistency`, τ = 0.1 (after batch knowledge ensembling, BAKE, Ge et al., 2021, arXiv 2104.13298).
 
     Args:
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 0.1: weight 1 kept a ResNet-8 from learning
             its training images and cost 5 to 7 points of accuracy (examples/results/cifar10-subset.jsonl), a tenth did
-            not (examples/results/milder-output.jsonl).
+            not with the other terms (examples/results/milder-output.jsonl).
         parts: how many parts predict, at least 2 for `"partition"` and at most the number of features. Defaults to 2.
         rate: share of features that a dropout mask leaves out, in (0, 1). Defaults to 0.5.
         temperature: T > 0; 1 for no softening. Defaults to 2.
         label_share: share s of the parts' own cross-entropy against the labels, `(1 − s) · KL + s · CE`, in [0, 1];
             for `"jensen_shannon"` the label's weight π_1, in (0, 1). Defaults to 0, and to 0.3 for `"jensen_shannon"`.
-        form: one of the above. Defaults to `"dropout"`. `"neighbours"` has no use for `parts`, `rate`, `label_share`.
+        form: one of the above. Defaults to `"dropout"`. `"neighbours"` has no use for `parts` and `rate`, and takes no
+            `label_share`.
         head: name of the output whose classifier is meant, needed when the network has several.
         name: column in the history. Defaults to `"output_consistency"`.
         seed: integer seed of the masks, see `Collaboration`.
@@ -151,12 +153,14 @@ class OutputConsistency(Collaboration):
         if form == "jensen_shannon":
             self.label_share = check_range(self, label_share=label_share, above=0, below=1)
         else:
-            self.label_share = check_range(self, label_share=label_share, least=0, most=1)
+            self.label_share = check_range(
+                self, label_share=label_share, least=0, most=0 if form == "neighbours" else 1
+            )
         self.head = head
 
     def find(self, network: NetworkReader) -> Found:
         head = network.head(self.head)
-        if self.parts > head.size:
+        if self.parts > head.size and self.form != "neighbours":
             raise ValueError(
                 f"parts={self.parts} is more than the {head.size} features that head '{head.path}' reads; a part needs "
                 "at least one feature."
@@ -166,7 +170,7 @@ class OutputConsistency(Collaboration):
     def call(self, seen: Seen) -> Any:
         head = seen.head
         if self.form == "neighbours":
-            loss = ensemble_divergence(head.features, head.logits, self.temperature, RELATION_TEMPERATURE)
+            loss = ensemble_divergence(head.features, head.logits, self.temperature, _RELATION_TEMPERATURE)
         else:
             loss = self._parts_divergence(seen, head)
         return seen.mean_over_samples(ops.mean(ops.reshape(loss, (ops.shape(loss)[0], -1)), axis=-1))

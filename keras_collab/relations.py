@@ -1,4 +1,4 @@
-"""Relations between the samples of a batch: which of the others a layer takes a sample for."""
+"""Relations between the samples of a batch: how similar each other sample is to a sample, for a layer."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def centre(features: Any) -> Any:
 
 
 def log_relations(features: Any, temperature: float) -> Any:
-    """Log-probability that a layer takes sample i for sample j: log row-softmax of u uᵀ / τ without the diagonal.
+    """How similar sample j is to sample i for a layer, a distribution over j: log row-softmax of u uᵀ / τ, i ≠ j.
 
     Args:
         features: `(batch, channels)`; centred and L2-normalised here, so that their scale does not matter.

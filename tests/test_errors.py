@@ -213,6 +213,7 @@ def test_a_schedule_cannot_be_assigned_later():
         (lambda: OUTPUT(parts=2.5), r"`parts` must be an integer >= 1. Received: parts=2.5"),
         (lambda: OUTPUT(rate=1.0), r"`rate` must be a number > 0 and < 1"),
         (lambda: OUTPUT(label_share=1.5), r"`label_share` must be a number >= 0 and <= 1"),
+        (lambda: OUTPUT(label_share=0.5, form="neighbours"), r"`label_share` must be a number >= 0 and <= 0"),
         (lambda: OUTPUT(label_share=0, form="jensen_shannon"), r"`label_share` must be a number > 0 and < 1"),
         (lambda: REPRESENTATION(max_channels=1), r"`max_channels` must be an integer >= 2"),
         (lambda: KERNEL(max_filters=True), r"`max_filters` must be an integer >= 2"),

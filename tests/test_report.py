@@ -146,6 +146,17 @@ def test_settings_of_reproduce_may_be_null_and_variants_are_methods_of_their_own
     assert list(found[f"{ALL}, no noise"]) == ["plain", "all four", "all four (kernels at 5)"]
 
 
+def test_runs_that_are_longer_and_validated_now_and_then_stay_in_their_group():
+    now_and_then = {
+        "history": {**RUN["history"], "val_accuracy": [0.1, 0.2], "val_loss": [2.0, 1.0], "val_epoch": [3, 6]}
+    }
+    longer = {"variant": "longer", "epochs_factor": 1.2, "validate_every": 3}
+    records = [run("plain"), run("plain", settings=longer) | now_and_then]
+    runs, _ = report.read([write(*records)])
+    assert runs.title.nunique() == 1
+    assert [list(epochs) for epochs in runs.epochs] == [[1, 2, 3, 4, 5], [3, 6]]
+
+
 def test_a_group_without_plain_says_so(monkeypatch):
     monkeypatch.setattr(report, "pictures", lambda runs, comparisons: {})
     text = page(monkeypatch, *runs_of({"all_four": [0.6, 0.7]}))

@@ -225,6 +225,8 @@ def test_a_full_disk_costs_one_line(tmp_path):
         ("method = 'all_five'", r"method must be one of plain.*Received: 'all_five'"),
         ("noise = 'symmetric'", r"noise_rate must lie.*Received: noise='symmetric', noise_rate=0.0"),
         ("noise = 'symmetric'\nnoise_rate = 1.5", r"noise_rate=1.5"),
+        ("validate_every = 0", r"validate_every be at least 1. Received: epochs=40.*validate_every=0"),
+        ("epochs_factor = 0.01", r"There must be an epoch.*epochs_factor=0.01"),
         ("balance = 0.1", r"balance sets weights of terms, which 'plain' has none of"),
         ("method = 'terms'", r"terms of method 'terms' must be some of output_consistency.*Received: \[\]"),
         ("terms.kernels = {weight = 1}", r"must be some of output_consistency.*Received: \['kernels'\]"),

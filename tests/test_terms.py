@@ -5,8 +5,9 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras import layers, ops
 
+import keras_collab
 from keras_collab.intermediate_consistency import cka_distance, neighbour_divergence, relational_divergence
 from keras_collab.kernel_similarity import kernel_similarity, welch_bound
 from keras_collab.output_consistency import (
@@ -86,6 +87,11 @@ def relations(u, temperature):
     return softmax(s)
 
 
+def relational(target, relations):
+    """Mean divergence of the rows of one matrix from another's, where neither has a diagonal."""
+    return kl(off_diagonal(target), off_diagonal(relations)) / len(target)
+
+
 def off_diagonal(matrix):
     return matrix[~np.eye(len(matrix), dtype=bool)]
 
@@ -142,12 +148,7 @@ SHALLOW, DEEP = RNG.normal(size=(6, 3)), RNG.normal(size=(6, 5))
 def test_relations_of_a_shallow_layer_follow_the_deepest():
     check(
         lambda u: relational_divergence(u, tensor(DEEP), 0.5),
-        lambda u: np.mean(
-            [
-                sum(p * np.log(p / q) for p, q in zip(row, other, strict=True) if p > 0)
-                for row, other in zip(relations(DEEP, 0.5), relations(u, 0.5), strict=True)
-            ]
-        ),
+        lambda u: relational(relations(DEEP, 0.5), relations(u, 0.5)),
         SHALLOW,
         gradient_tolerance=1e-3,
     )
@@ -190,6 +191,22 @@ def test_neighbours_teach_what_they_predict_mixed():
     )
     got = gradient(lambda u: ops.mean(ensemble_divergence(u, tensor(logits), 2.0, 0.5)), DEEP)
     np.testing.assert_array_equal(got, np.zeros_like(DEEP))
+
+
+def test_layers_follow_the_logits_by_default():
+    inputs = keras.Input((8, 8, 3))
+    first = layers.ReLU()(layers.Conv2D(4, 3)(inputs))
+    second = layers.ReLU()(layers.Conv2D(6, 3)(first))
+    head = layers.Dense(5, activation="softmax")
+    network = keras.Model(inputs, head(layers.GlobalAveragePooling2D()(second)))
+    x, y = RNG.normal(size=(6, 8, 8, 3)).astype("float32"), np.arange(6) % 5
+    model = keras_collab.wrap(network, [keras_collab.IntermediateConsistency()])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    measured = model.fit(x, y, epochs=1, verbose=0).history["intermediate_consistency"][0]
+    pooled = [tap.mean((1, 2)) for tap in keras.Model(inputs, [first, second]).predict(x, verbose=0)]
+    kernel, bias = head.get_weights()
+    target = relations(pooled[-1] @ kernel + bias, 0.1)
+    assert measured == pytest.approx(np.mean([relational(target, relations(u, 0.1)) for u in pooled]), rel=1e-3)
 
 
 def test_representation_similarity_is_the_mean_squared_correlation():
@@ -325,6 +342,7 @@ def test_constant_batches_and_a_batch_of_one_are_finite(value):
         for function in (
             lambda u, deep=features: relational_divergence(u, deep, 0.1),
             lambda u, deep=features: cka_distance(u, deep),
+            lambda z, deep=features: ops.mean(ensemble_divergence(deep, z, 2.0, 0.1)),
             representation_similarity,
             lambda u: ops.sum(squared_correlations(u, u)),
             kernel_similarity,
