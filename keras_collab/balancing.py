@@ -108,9 +108,9 @@ def balance(
     is to begin: with fresh weights, or where another training ended.
 
     Gradient norms as the common scale of losses are those of GradNorm (Chen et al., 2018, arXiv 1711.02257). With the
-    default share a VGG-16 on 2,000 photographs did as well as with weights that a search of eight trials found (for
-    intermediate consistency's form "relational"), in which terms with a share above 1 kept the network from learning at all (tuning/README.md). A small network that does
-    not learn its training images by heart wants less.
+    default share a VGG-16 on 2,000 photographs did as well as with weights that a search of eight trials found (both
+    with `form="relational"` of intermediate consistency), in which terms with a share above 1 kept the network from
+    learning at all (tuning/README.md). A small network that does not memorize its training images wants less.
 
     Args:
         model: a wrapped network, compiled.
