@@ -8,7 +8,7 @@ from keras import ops
 from keras_collab.checks import check_choice, check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.reader import Found, Layers, NetworkReader
-from keras_collab.relations import centre, log_relations, pool
+from keras_collab.relations import centre, log_relations, pool, vote
 
 FORMS = ("outputs", "relational", "cka", "nearest_neighbours")
 
@@ -54,8 +54,7 @@ def neighbour_divergence(features: Any, logits: Any, temperature: float) -> Any:
     """
     target_log = ops.stop_gradient(ops.log_softmax(logits, axis=-1))
     target = ops.exp(target_log)
-    flat = ops.reshape(target, (ops.shape(target)[0], -1))
-    voted = ops.reshape(ops.matmul(ops.exp(log_relations(features, temperature)), flat), ops.shape(target))
+    voted = vote(features, target, temperature)
     return ops.mean(ops.sum(target * (target_log - ops.log(ops.maximum(voted, 1e-6))), axis=-1))
 
 

@@ -10,7 +10,7 @@ from keras_collab.checks import check_choice, check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.head import check_labels, pick_output
 from keras_collab.reader import Found, NetworkReader
-from keras_collab.relations import log_relations
+from keras_collab.relations import vote
 
 FORMS = ("dropout", "partition", "jensen_shannon", "neighbours")
 
@@ -85,10 +85,8 @@ def ensemble_divergence(features: Any, logits: Any, temperature: float, relation
     Returns:
         `(batch, ...)`; for a batch of one, 0.
     """
-    relations = ops.exp(log_relations(ops.stop_gradient(features), relation_temperature))
     predicted_log = ops.log_softmax(logits / temperature, axis=-1)
-    flat = ops.reshape(ops.stop_gradient(ops.exp(predicted_log)), (ops.shape(logits)[0], -1))
-    target = ops.reshape(ops.matmul(relations, flat), ops.shape(logits))
+    target = ops.stop_gradient(vote(features, ops.exp(predicted_log), relation_temperature))
     target_log = ops.log(ops.maximum(target, 1e-12))
     return temperature**2 * ops.sum(target * (target_log - predicted_log), axis=-1)
 

@@ -37,3 +37,18 @@ def log_relations(features: Any, temperature: float) -> Any:
     # Symmetric, so the gradient towards the columns of a pair is that towards its rows, for one product less.
     similarity = similarity + ops.transpose(similarity) - ops.stop_gradient(similarity)
     return ops.log_softmax(similarity + _NEVER * ops.eye(ops.shape(features)[0], dtype="float32"), axis=-1)
+
+
+def vote(features: Any, predicted: Any, temperature: float) -> Any:
+    """Σ_j P_ij p_j: what the samples similar to each sample i predict for it, P the relations of the features.
+
+    Args:
+        features: `(batch, channels)`.
+        predicted: `(batch, ..., classes)`, p.
+        temperature: τ.
+
+    Returns:
+        `(batch, ..., classes)`.
+    """
+    flat = ops.reshape(predicted, (ops.shape(predicted)[0], -1))
+    return ops.reshape(ops.matmul(ops.exp(log_relations(features, temperature)), flat), ops.shape(predicted))

@@ -208,7 +208,10 @@ def test_a_schedule_cannot_be_assigned_later():
         ),
         (lambda: OUTPUT(temperature=-2.0), r"`temperature` must be a number > 0"),
         (lambda: INTERMEDIATE(temperature=0.0), r"IntermediateConsistency: `temperature` must be a number > 0"),
-        (lambda: OUTPUT(form="mixup"), r"`form` must be one of \('dropout', 'partition',.*Received.*'mixup'"),
+        (
+            lambda: OUTPUT(form="mixup"),
+            r"`form` must be one of \('dropout', 'partition', 'jensen_shannon', 'neighbours'\).*'mixup'",
+        ),
         (lambda: OUTPUT(parts=1, form="partition"), r"`parts` must be an integer >= 2"),
         (lambda: OUTPUT(parts=2.5), r"`parts` must be an integer >= 1. Received: parts=2.5"),
         (lambda: OUTPUT(rate=1.0), r"`rate` must be a number > 0 and < 1"),
