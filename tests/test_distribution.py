@@ -20,7 +20,7 @@ x, y = small_data(samples=28)
 def build():
     keras.utils.set_random_seed(5)
     # Kernels whole, so that there are no draws that differ between replicas.
-    terms = [keras_collab.IntermediateConsistency(0.5), keras_collab.KernelSimilarity(2.0, max_filters=16)]
+    terms = [keras_collab.IntermediateConsistency(), keras_collab.KernelSimilarity(2.0, max_filters=16)]
     network = small_network()
     for index in range(3):  # Batch normalization in inference mode: the same statistics on every replica.
         network.get_layer(f"bn{index}").trainable = False
