@@ -1,9 +1,16 @@
 """Small networks and data for all tests."""
 
 import os
+import tempfile
 
 # Compiling, not computing, takes the time of these tests: XLA's optimizations cost more than they save.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# What one test has compiled, the others and the programs that they start find there.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.TemporaryDirectory(prefix="compiled-")  # Removed when this process ends.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # The tests run in one process a core; torch with several threads in each is several times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

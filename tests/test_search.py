@@ -20,14 +20,8 @@ def command(folder, space, *more):
     return [sys.executable, str(PROGRAM), "digits", "resnet8", space, *settings, *places, *more]
 
 
-def environment(folder):
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
-
-
 def search(folder, space, *more):
-    return subprocess.run(
-        command(folder, space, *more), capture_output=True, text=True, check=False, env=environment(folder)
-    )
+    return subprocess.run(command(folder, space, *more), capture_output=True, text=True, check=False)
 
 
 def outcomes(folder):
@@ -60,7 +54,7 @@ def test_a_chief_and_two_workers_one_of_which_is_killed_and_comes_back(tmp_path)
         place = {"KERASTUNER_TUNER_ID": name, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
         with (tmp_path / f"{name}.log").open("a") as log:
             line = command(tmp_path, "plain", "--trials", "4")
-            return subprocess.Popen(line, env=environment(tmp_path) | place, stdout=log, stderr=subprocess.STDOUT)
+            return subprocess.Popen(line, env=os.environ | place, stdout=log, stderr=subprocess.STDOUT)
 
     def told(name):
         return (tmp_path / f"{name}.log").read_text()
@@ -96,7 +90,6 @@ def test_a_chief_and_two_workers_one_of_which_is_killed_and_comes_back(tmp_path)
 
 
 def test_a_kill_while_keras_tuner_writes_leaves_the_file_before(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     import search
     from keras_tuner.engine.trial import Trial
 
