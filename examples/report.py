@@ -53,7 +53,11 @@ FIELDS = [before + name for before, names in RECORD.items() for name in names.sp
 MAY_BE_NULL = ["memorization", "redundancy", "peak_memory", "settings.train_size", "settings.width"]
 FRACTIONS = ["test.last.accuracy", "test.best.accuracy", "test.last.ece", "memorization.clean_accuracy"]
 FRACTIONS += ["memorization.wrong_fit"]
-Comparison = namedtuple("Comparison", "title method pairs difference half error time memory size times nll nll_half")
+Comparison = namedtuple(
+    "Comparison",
+    "title method pairs difference half error time memory size times nll nll_half",
+    defaults=[0, *[math.nan] * 6, pd.Series(dtype=float), math.nan, math.nan],
+)
 
 INK, BLUE, GREY = "#010203", "#2271d1", "#7d8590"
 COLOURS = {"gain": BLUE, "loss": "#c8511b", "open": GREY}
@@ -159,6 +163,12 @@ def words(name):
     return name.replace("_", " ")
 
 
+def mean_and_half(differences):
+    """The mean, and half of Student's 95% interval of it."""
+    count = len(differences)
+    return differences.mean(), (stdtrit(count - 1, 0.975) if count > 1 else math.nan) * differences.sem()
+
+
 def compare(runs):
     """A `Comparison` for each group and method: the mean difference to plain, seed by seed, and its 95% interval."""
     keys, costs = ["title", "seed"], ["seconds_per_step", "peak_memory"]
@@ -166,29 +176,26 @@ def compare(runs):
     plain = runs.loc[runs.method == "plain", [*keys, *read]]
     found, paired = [], runs[runs.method != "plain"].merge(plain, on=keys, suffixes=("", "_plain"))
     for (title, method), pairs in paired.groupby(["title", "method"], sort=False):
-        plain_accuracy, count = pairs["test.last.accuracy_plain"], len(pairs)
-        gain, error = pairs["test.last.accuracy"] - plain_accuracy, 100 - plain_accuracy.mean()
-        apart = pairs["test.last.nll"] - pairs["test.last.nll_plain"]
-        mean, width = gain.mean(), stdtrit(count - 1, 0.975) if count > 1 else math.nan
-        half, nll_half = width * gain.sem(), width * apart.sem()
+        plain_accuracy = pairs["test.last.accuracy_plain"]
+        mean, half = mean_and_half(pairs["test.last.accuracy"] - plain_accuracy)
+        nll, nll_half = mean_and_half(pairs["test.last.nll"] - pairs["test.last.nll_plain"])
         near = pairs[pairs.machine == pairs.machine_plain]  # Seconds of two machines are no ratio.
         times, memory = (near[name] / near[f"{name}_plain"] for name in costs)
-        size = 100 * (pairs.added_parameters / pairs.parameters_plain).median()
-        change = -100 * mean / error if error else math.nan
+        error = 100 - plain_accuracy.mean()
         found.append(
             Comparison(
                 title,
                 method,
-                count,
-                mean,
-                half,
-                change,
-                times.median(),
-                memory.median(),
-                size,
-                times,
-                apart.mean(),
-                nll_half,
+                pairs=len(pairs),
+                difference=mean,
+                half=half,
+                error=-100 * mean / error if error else math.nan,
+                time=times.median(),
+                memory=memory.median(),
+                size=100 * (pairs.added_parameters / pairs.parameters_plain).median(),
+                times=times,
+                nll=nll,
+                nll_half=nll_half,
             )
         )
     return found
@@ -225,9 +232,7 @@ def table(runs, comparisons):
     """A row for each method of a group, as text. What no method has a value of gets no column."""
     rows, found = [], {comparison.method: comparison for comparison in comparisons}
     for method, own in runs.groupby("method", sort=False):
-        comparison = found.get(
-            method, Comparison("", method, 0, *[math.nan] * 6, pd.Series(dtype=float), math.nan, math.nan)
-        )
+        comparison = found.get(method, Comparison("", method))
         fewer = found and method != "plain" and comparison.pairs < len(own)
         seeds = f"{comparison.pairs} of {len(own)} seeds" if fewer else ""
         difference = [interval(comparison.difference, comparison.half), seeds]
@@ -281,6 +286,16 @@ def finding(comparisons):
             f"{0.05 * len(told):.2g} would leave it out, and the largest of many differences shrinks when tried again."
         )
     return headline, rests
+
+
+def controls(runs):
+    """All four against each method that is not plain training alone: label smoothing, plain training for longer, ..."""
+    accuracy, said = runs.pivot_table("test.last.accuracy", "seed", "method", sort=False), []
+    for method in accuracy.columns.drop(["all_four", "plain"], errors="ignore") if "all_four" in accuracy else []:
+        if len(gain := (accuracy.all_four - accuracy[method]).dropna()):
+            seeds = f", {len(gain)} seed{'s' * (len(gain) > 1)}"
+            said.append(f"{words(method)} {interval(*mean_and_half(gain))}{seeds}")
+    return [f"All four, points of accuracy more than others of the same seed: {'; '.join(said)}."] if said else []
 
 
 def remarks(runs):
@@ -439,7 +454,7 @@ def main():
     sections = [("Differences to plain, in points", overview(comparisons), {})] if comparisons else []
     for title, group in runs.groupby("title", sort=False):
         near = [comparison for comparison in comparisons if comparison.title == title]
-        frame, said = table(group, near), remarks(group)
+        frame, said = table(group, near), controls(group) + remarks(group)
         rows = Table(*(Column(name, justify="left" if name == "method" else "right") for name in frame))
         rows.box = box.MARKDOWN
         for cells in frame.itertuples(index=False):

@@ -132,6 +132,18 @@ def test_pairs_are_of_one_seed_and_otherwise_equal_settings():
     assert set(narrow["new one"]) - set(wide["new one"]) == of_pairs
 
 
+def test_all_four_against_each_control():
+    accuracy = {"plain": [0.5] * 3, "all_four": [0.60, 0.63, 0.65], "label_smoothing": [0.58, 0.59, 0.62]}
+    records = [*runs_of(accuracy), run("plain", 1, 0.6, {"variant": "longer"}), run("gce", 7)]
+    (said,) = report.controls(report.read([write(*records)])[0])
+    low, high = stats.ttest_rel([60, 63, 65], [58, 59, 62]).confidence_interval(0.95)
+    assert said == (
+        "All four, points of accuracy more than others of the same seed: "
+        f"label smoothing +3.00 (+{low:.2f} to +{high:.2f}), 3 seeds; plain (longer) +3.00, 1 seed."
+    )
+    assert report.controls(report.read([write(run(), run("gce"))])[0]) == []
+
+
 def test_settings_of_reproduce_may_be_null_and_variants_are_methods_of_their_own():
     """Null stands for all images, or a network's own width. Plain training has no terms, so none to agree in."""
     whole = {"train_size": None, "width": None, "terms": {}, "balance": 0.0, "variant": ""}
