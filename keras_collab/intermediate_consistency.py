@@ -77,8 +77,8 @@ class IntermediateConsistency(Collaboration):
 
     Args:
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 0.1, which with `"outputs"` was the best of
-            the combinations in examples/results/choose-together.jsonl with label noise, and within 0.1 points of the
-            best without.
+            the first eight combinations in examples/results/choose-together.jsonl with label noise, and within 0.1
+            points of the best of them without.
         temperature: τ > 0 of the relations, for cosines in [−1, 1]; unused by `"cka"`. Defaults to 0.1.
         layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
             stage. `"relational"` and `"cka"` need two, of which the deepest is the target. Defaults to `"auto"`.

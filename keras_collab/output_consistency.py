@@ -112,8 +112,8 @@ class OutputConsistency(Collaboration):
 
     Args:
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 0.1: weight 1 kept a ResNet-8 from learning
-            its training images and cost 5 to 7 points of accuracy (examples/results/cifar10-subset.jsonl), a tenth did
-            not with the other terms (examples/results/milder-output.jsonl).
+            its training images and cost 5.4 points of accuracy (examples/results/cifar10-subset.jsonl); a tenth cost
+            none with the other terms (examples/results/milder-output.jsonl).
         parts: how many parts predict, at least 2 for `"partition"` and at most the number of features. Defaults to 2.
         rate: share of features that a dropout mask leaves out, in (0, 1). Defaults to 0.5.
         temperature: T > 0; 1 for no softening. Defaults to 2.
