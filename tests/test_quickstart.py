@@ -61,6 +61,6 @@ def test_plain_and_wrapped_differ_by_the_wrapping_alone(quickstart, monkeypatch)
 
     monkeypatch.setattr(keras_collab, "wrap", wrap_with_weights_0)
     train = quickstart["train_one"]
-    runs = {kind: train(kind, 1, data, 2, probe, lambda **moved: None)[1] for kind in ("plain", "wrapped")}
+    runs = {kind: train(kind, 1, data, 2, 0.0, probe, lambda **moved: None)[1] for kind in ("plain", "wrapped")}
     for column in ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "intermediate_consistency"):
         np.testing.assert_allclose(runs["wrapped"][column], runs["plain"][column], rtol=1e-5, err_msg=column)
