@@ -13,15 +13,15 @@ from keras_collab.relations import centre, log_relations, pool, vote
 FORMS = ("outputs", "relational", "cka", "nearest_neighbours")
 
 
-def relational_divergence(features: Any, teacher: Any, temperature: float) -> Any:
-    """Mean over samples of KL( sg P_teacher ‖ P ), P the relations between samples; 0 for a batch of one.
+def relational_divergence(features: Any, target: Any, temperature: float) -> Any:
+    """Mean over samples of KL( sg P_target ‖ P ), P the relations between samples; 0 for a batch of one.
 
     Args:
         features: `(batch, channels)`.
-        teacher: `(batch, other channels)`; the target, without gradient.
-        temperature: τ.
+        target: `(batch, batch)`, `log_relations` of the teacher; without gradient.
+        temperature: τ of P.
     """
-    target = ops.stop_gradient(log_relations(teacher, temperature))
+    target = ops.stop_gradient(target)
     return ops.mean(ops.sum(ops.exp(target) * (target - log_relations(features, temperature)), axis=-1))
 
 
@@ -120,11 +120,13 @@ class IntermediateConsistency(Collaboration):
             values = [neighbour_divergence(u, logits, self.temperature) for u in pooled]
         elif self.form == "outputs":
             logits = ops.reshape(seen.head.logits, (ops.shape(pooled[0])[0], -1))
-            values = [relational_divergence(u, logits, self.temperature) for u in pooled]
+            target = log_relations(ops.stop_gradient(logits), self.temperature)
+            values = [relational_divergence(u, target, self.temperature) for u in pooled]
         elif self.form == "cka":
             values = [cka_distance(u, pooled[-1]) for u in pooled[:-1]]
         else:
-            values = [relational_divergence(u, pooled[-1], self.temperature) for u in pooled[:-1]]
+            target = log_relations(ops.stop_gradient(pooled[-1]), self.temperature)
+            values = [relational_divergence(u, target, self.temperature) for u in pooled[:-1]]
         return ops.mean(ops.stack(values))
 
     def operations(self, found: Found, batch_size: int) -> float:

@@ -16,6 +16,7 @@ from keras_collab.output_consistency import (
     ensemble_divergence,
     generalised_jensen_shannon,
 )
+from keras_collab.relations import log_relations
 from keras_collab.representation_similarity import representation_similarity, sample_positions, squared_correlations
 from keras_collab.sampling import Blocks, cosines, mean_over_all_pairs, mean_over_pairs, pick, window
 
@@ -147,7 +148,7 @@ SHALLOW, DEEP = RNG.normal(size=(6, 3)), RNG.normal(size=(6, 5))
 
 def test_relations_of_a_shallow_layer_follow_the_deepest():
     check(
-        lambda u: relational_divergence(u, tensor(DEEP), 0.5),
+        lambda u: relational_divergence(u, log_relations(tensor(DEEP), 0.5), 0.5),
         lambda u: relational(relations(DEEP, 0.5), relations(u, 0.5)),
         SHALLOW,
         gradient_tolerance=1e-3,
@@ -155,10 +156,10 @@ def test_relations_of_a_shallow_layer_follow_the_deepest():
 
 
 def test_relations_are_their_own_target_and_scale_free():
-    assert float(relational_divergence(tensor(7 * DEEP + 3), tensor(DEEP), 0.1)) == pytest.approx(0, abs=1e-5)
-    np.testing.assert_array_equal(
-        gradient(lambda u: relational_divergence(tensor(SHALLOW), u, 0.1), DEEP), np.zeros_like(DEEP)
-    )
+    target = log_relations(tensor(DEEP), 0.1)
+    assert float(relational_divergence(tensor(7 * DEEP + 3), target, 0.1)) == pytest.approx(0, abs=1e-5)
+    teach = gradient(lambda u: relational_divergence(tensor(SHALLOW), log_relations(u, 0.1), 0.1), DEEP)
+    np.testing.assert_array_equal(teach, np.zeros_like(DEEP))
 
 
 def test_cka():
@@ -340,7 +341,7 @@ def test_constant_batches_and_a_batch_of_one_are_finite(value):
     for batch in (1, 4):
         features = tensor(np.full((batch, 6), value))
         for function in (
-            lambda u, deep=features: relational_divergence(u, deep, 0.1),
+            lambda u, deep=features: relational_divergence(u, log_relations(deep, 0.1), 0.1),
             lambda u, deep=features: cka_distance(u, deep),
             lambda z, deep=features: ops.mean(ensemble_divergence(deep, z, 2.0, 0.1)),
             representation_similarity,
