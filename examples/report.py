@@ -55,8 +55,8 @@ FRACTIONS = ["test.last.accuracy", "test.best.accuracy", "test.last.ece", "memor
 FRACTIONS += ["memorization.wrong_fit"]
 Comparison = namedtuple(
     "Comparison",
-    "title method pairs difference half error time memory size times nll nll_half",
-    defaults=[0, *[math.nan] * 6, pd.Series(dtype=float), math.nan, math.nan],
+    "title method pairs plain difference half error time memory size times nll nll_half",
+    defaults=[0, *[math.nan] * 7, pd.Series(dtype=float), math.nan, math.nan],
 )
 
 INK, BLUE, GREY = "#010203", "#2271d1", "#7d8590"
@@ -187,6 +187,7 @@ def compare(runs):
                 title,
                 method,
                 pairs=len(pairs),
+                plain=plain_accuracy.mean(),
                 difference=mean,
                 half=half,
                 error=-100 * mean / error if error else math.nan,
@@ -424,11 +425,42 @@ def as_html(frame, **options):
         return f'<div class="wide">{frame.to_html(border=0, **options)}</div>'
 
 
-def overview(comparisons):
-    """All differences to plain: a row for each method, a column for each group, named by what groups do not share."""
+def as_markdown(frame):
+    rows = Table(*(Column(name, justify="right" if place else "left") for place, name in enumerate(frame)))
+    rows.box = box.MARKDOWN
+    for cells in frame.itertuples(index=False):
+        rows.add_row(*cells)
+    return rows
+
+
+def short_titles(comparisons):
+    """{title: what it does not share with all others}"""
     parts = {c.title: c.title.split(", ") for c in comparisons}
     common = set.intersection(*map(set, parts.values())) if len(parts) > 1 else set()
-    names = {title: ", ".join(part for part in found if part not in common) for title, found in parts.items()}
+    return {title: ", ".join(part for part in found if part not in common) for title, found in parts.items()}
+
+
+def at_a_glance(comparisons):
+    """All four in every group, a row each, as text; of plain training the mean is that of the paired seeds."""
+    names = short_titles(comparisons)
+    return pd.DataFrame(
+        {
+            "setting": names[c.title],
+            "seeds": str(c.pairs),
+            "plain, %": show(c.plain, ".2f"),
+            "all four, %": show(c.plain + c.difference, ".2f"),
+            "difference, points": interval(c.difference, c.half),
+            "change of error": show(c.error, "+z.1f", "%"),
+            "difference of NLL": interval(c.nll, c.nll_half, "+z.3f"),
+        }
+        for c in comparisons
+        if c.method == "all_four"
+    )
+
+
+def overview(comparisons):
+    """All differences to plain: a row for each method, a column for each group, named by what groups do not share."""
+    names = short_titles(comparisons)
     cells = {name: {} for name in names.values()}
     for c in comparisons:
         cells[names[c.title]][words(c.method)] = f'<b class="{verdict(c)}">{show(c.difference)}</b>'
@@ -452,14 +484,13 @@ def main():
     method = " ".join(__doc__.split("\n\n")[3].split())
     console.print(f"# {headline}\n\n{rests}\n\n{method}")
     sections = [("Differences to plain, in points", overview(comparisons), {})] if comparisons else []
+    if len(glance := at_a_glance(comparisons)) > 1:
+        console.print("\n## All four at a glance\n", as_markdown(glance), sep="\n")
+        sections.append(("All four at a glance", as_html(glance, index=False), {}))
     for title, group in runs.groupby("title", sort=False):
         near = [comparison for comparison in comparisons if comparison.title == title]
         frame, said = table(group, near), controls(group) + remarks(group)
-        rows = Table(*(Column(name, justify="left" if name == "method" else "right") for name in frame))
-        rows.box = box.MARKDOWN
-        for cells in frame.itertuples(index=False):
-            rows.add_row(*cells)
-        console.print(f"\n## {title}\n", rows, *(f"\n{sentence}" for sentence in said), sep="\n")
+        console.print(f"\n## {title}\n", as_markdown(frame), *(f"\n{sentence}" for sentence in said), sep="\n")
         below = as_html(frame, index=False) + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in said)
         sections.append((title, below, pictures(group, near)))
     noisy = against_noise(runs)

@@ -132,6 +132,22 @@ def test_pairs_are_of_one_seed_and_otherwise_equal_settings():
     assert set(narrow["new one"]) - set(wide["new one"]) == of_pairs
 
 
+def test_all_four_at_a_glance_has_a_row_for_each_setting():
+    records = runs_of(GAIN | {"label_smoothing": [0.6, 0.6, 0.6]})
+    records += [run(method, s, 0.5 + s / 50, {"epochs": 9}) for method in ("plain", "r_drop") for s in range(2)]
+    records += [run("plain", s, (0.4, 0.5, 0.9)[s], {"train_size": 500}) for s in range(3)]
+    records += [run("all_four", s, 0.5, {"train_size": 500}) for s in range(2)]
+    runs, _ = report.read([write(*records)])
+    few, many = report.at_a_glance(report.compare(runs)).to_dict("records")
+    assert few["setting"] == "500 images, epochs 5"
+    assert few["seeds"] == "2"
+    assert (few["plain, %"], few["all four, %"], few["change of error"]) == ("45.00", "50.00", f"−{100 * 5 / 55:.1f}%")
+    assert many["setting"] == "2,000 images, epochs 5"
+    low, high = stats.ttest_rel(*(100 * np.array(GAIN[name]) for name in ("all_four", "plain"))).confidence_interval()
+    assert many["difference, points"] == f"+2.13 ({low:+.2f} to {high:+.2f})".replace("-", "−")
+    assert (many["plain, %"], many["all four, %"]) == ("60.07", "62.20")
+
+
 def test_all_four_against_each_control():
     accuracy = {"plain": [0.5] * 3, "all_four": [0.60, 0.63, 0.65], "label_smoothing": [0.58, 0.59, 0.62]}
     records = [*runs_of(accuracy), run("plain", 1, 0.6, {"variant": "longer"}), run("gce", 7)]
