@@ -102,7 +102,7 @@ def vgg16(
         for index in range(1, convolutions + 1):
             x = _convolve(x, width * factor, 3, 1, f"stage{stage}_conv{index}", use_bias=True)
             x = layers.ReLU(name=f"stage{stage}_relu{index}")(x)
-        x = layers.MaxPooling2D(name=f"stage{stage}_out")(x)
+        x = layers.MaxPooling2D(padding="same", name=f"stage{stage}_out")(x)  # As without it where the side is even.
     return _classify(inputs, x, classes, dropout, name)
 
 

@@ -38,3 +38,11 @@ def test_narrower_larger_and_wrapped(make):
     taps = model.collaborations["representation_similarity"].found.taps
     assert len(taps) >= 3
     assert taps[-1].position_count >= 9
+
+
+@pytest.mark.parametrize("make", [models.resnet8, models.resnet18, models.vgg16])
+@pytest.mark.parametrize("side", [8, 28])
+def test_digits_and_fashion_mnist_are_not_too_small(make, side):
+    network = make((side, side, 1), 10, width=4)
+    assert network(np.zeros((2, side, side, 1), "float32")).shape == (2, 10)
+    assert len(keras_collab.wrap(network).collaborations["representation_similarity"].found.taps) >= 3
