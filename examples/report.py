@@ -53,6 +53,8 @@ FIELDS = [before + name for before, names in RECORD.items() for name in names.sp
 MAY_BE_NULL = ["memorization", "redundancy", "peak_memory", "settings.train_size", "settings.width"]
 FRACTIONS = ["test.last.accuracy", "test.best.accuracy", "test.last.ece", "memorization.clean_accuracy"]
 FRACTIONS += ["memorization.wrong_fit"]
+# Settings in which runs of one setting may differ; variants say how.
+OWN = ("settings.epochs_factor", "settings.validate_every", "settings.loss")
 Comparison = namedtuple(
     "Comparison",
     "title method pairs plain difference half error time memory size times nll nll_half",
@@ -150,8 +152,8 @@ def read(paths):
 
 def shared(runs):
     """The settings that runs to be compared have in common, those of the title first."""
-    names = ("method", "seed", "terms", "balance", "variant", "epochs_factor", "validate_every")
-    own = tuple(f"settings.{name}" for name in names)
+    names = ("method", "seed", "terms", "balance", "variant")
+    own = (*(f"settings.{name}" for name in names), *OWN)
     return [name for name in runs if name.startswith("settings.") and not name.startswith(own)] + ["backend"]
 
 
@@ -505,8 +507,8 @@ def main():
             console.print(f"![{label}: {title}](report/{name}.svg)")
         drawn = f'<div class="pictures">{"".join(elements.values())}</div>'
         page += f"<section><h2>{html.escape(title)}</h2>{drawn}{below}</section>"
-    own = [name for name in ("settings.epochs_factor", "settings.validate_every") if name in runs]
-    names = [*shared(runs), *own, "terms", "seed", "machine", *(name for name in runs if name.startswith("versions."))]
+    versions = [name for name in runs if name.startswith("versions.")]
+    names = [*shared(runs), *(name for name in OWN if name in runs), "terms", "seed", "machine", *versions]
     facts = {words(name.rpartition(".")[2]): ", ".join(texts(runs[name].drop_duplicates())) for name in names}
     parts = {
         **{"headline": html.escape(headline), "rests": html.escape(rests), "sections": page},

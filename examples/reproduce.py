@@ -45,6 +45,7 @@ METHODS += ("song_chai_2", "song_chai_4", "r_drop", "exits", "byot")
 NETWORKS = ("resnet8", "resnet10", "resnet14", "resnet18", "resnet20", "vgg16")
 JIT = {"auto": "auto", "on": True, "off": False}
 NOISES = ("none", "symmetric", "asymmetric", "pair_flip")
+LOSSES = (None, "label_smoothing", "gce")
 
 
 def terms_of(method):
@@ -77,6 +78,7 @@ class Settings:
     validation: float = 0.1
     clean_validation: bool = False  # True labels to validate with; they are at hand only where defaults are chosen.
     validate_every: int = 1  # In epochs, counted back from the last one.
+    loss: str | None = None  # None for cross-entropy, or what the method says.
     epochs_factor: float = 1.0  # Multiplies epochs, for a control that trains longer or shorter than the others.
     # Arguments of terms, {"kernel_similarity": {"weight": 5.0}}; a weight may be one of keras_collab.schedules, with
     # epochs for its steps, {"Ramp": {"value": 5.0, "epochs": 10}}.
@@ -87,9 +89,11 @@ class Settings:
     IDENTITY = ("dataset", "network", "method", "variant", "train_size", "width", "noise", "noise_rate", "seed")
 
     def __post_init__(self):
-        for name, choices in (("network", NETWORKS), ("method", METHODS), ("noise", NOISES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}.")
+        choices = {"network": NETWORKS, "method": METHODS, "noise": NOISES, "loss": LOSSES}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                known = ", ".join(filter(None, known))
+                raise ValueError(f"{name} must be one of {known}. Received: {getattr(self, name)!r}.")
         if not 0 <= self.noise_rate <= 1 or (self.noise == "none") != (self.noise_rate == 0):
             raise ValueError(
                 "noise_rate must lie in [0, 1], and be 0 with noise = 'none' only. Received: "
@@ -323,7 +327,8 @@ def train(settings, options, folder):
     steps = -(-len(dataset.train) // settings.batch_size)
     optimizer = new_optimizer(settings.learning_rate, settings.weight_decay, steps * settings.all_epochs)
     nll = keras.metrics.SparseCategoricalCrossentropy(name="nll")
-    loss = {"label_smoothing": smoothed, "gce": generalized}.get(settings.method, "sparse_categorical_crossentropy")
+    losses = {"label_smoothing": smoothed, "gce": generalized}
+    loss = losses.get(settings.loss or settings.method, "sparse_categorical_crossentropy")
     model.compile(optimizer, loss, metrics=["accuracy", nll], jit_compile=JIT[options.jit])
     before = redundancy(network, dataset.validation.images)
 

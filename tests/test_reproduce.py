@@ -92,12 +92,13 @@ def test_runs_are_made_once_and_a_kill_costs_no_more_than_an_epoch(tmp_path):
     assert not list(tmp_path.glob("killed.partial/*"))
 
 
-def test_terms_take_arguments_and_balance_sets_their_weights(tmp_path):
+def test_terms_take_arguments_a_loss_and_weights_from_balance(tmp_path):
     table = """
 method = "terms"
 terms.output_consistency = {weight = 3}
 terms.kernel_similarity = {form = "angle", weight = {Ramp = {value = 2.0, epochs = 1}}}
 variant = "two"
+loss = "gce"
 """
     grid = write_grid(tmp_path, epochs=1)
     text = grid.read_text().replace('method = ["all_four"]\n', table)
@@ -118,6 +119,7 @@ variant = "two"
     assert balanced["weights"].keys() == set(reproduce.TERMS)
     assert balanced["weights"]["kernel_similarity"] != 10
     assert 0 < gce["history"]["loss"][0] <= 1 / 0.7
+    assert 0 < two["history"]["task_loss"][0] <= 1 / 0.7 < balanced["history"]["task_loss"][0]
 
 
 def test_cells_each_have_all_runs_and_validation_is_counted_from_the_end(tmp_path):
@@ -225,6 +227,7 @@ def test_a_full_disk_costs_one_line(tmp_path):
         ("method = 'all_five'", r"method must be one of plain.*Received: 'all_five'"),
         ("noise = 'symmetric'", r"noise_rate must lie.*Received: noise='symmetric', noise_rate=0.0"),
         ("noise = 'symmetric'\nnoise_rate = 1.5", r"noise_rate=1.5"),
+        ("loss = 'hinge'", r"loss must be one of label_smoothing, gce. Received: 'hinge'"),
         ("validate_every = 0", r"validate_every be at least 1. Received: epochs=40.*validate_every=0"),
         ("epochs_factor = 0.01", r"There must be an epoch.*epochs_factor=0.01"),
         ("balance = 0.1", r"balance sets weights of terms, which 'plain' has none of"),
