@@ -74,7 +74,8 @@ class RepresentationSimilarity(Collaboration):
 
     Args:
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 10: with the other terms as accurate
-            as 1 without label noise, and 3 to 6 points better with it (examples/results/choose-together.jsonl).
+            as 1 without label noise, and 3 to 6 points better with it (examples/results/choose-together.jsonl). Where
+            images are not augmented it has cost accuracy (examples/results/choose-unaugmented.jsonl).
         layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
             stage. Defaults to `"auto"`.
         max_positions: positions of a sample that a step looks at, at most. Defaults to 4.
