@@ -279,9 +279,8 @@ def finding(comparisons):
         headline = f"{at_start} gains {points} over plain training{where}"
     elif losses:
         headline = f"No gain can be told from chance; {name} loses {points} to plain training{where}"
-    cost = f", at {most.time:.2f} times the seconds a step" if most.time > 0 else ""
     rests = f"{at_start} on {most.title}: {interval(most.difference, most.half)} points of test accuracy, with the 95% "
-    rests += f"interval over {most.pairs} seeds{cost}."
+    rests += f"interval over {most.pairs} seeds."
     if len(told) > 1:
         rests += (
             f" Of {len(told)} comparisons with plain training {len(gains)} show a gain and {len(losses)} a loss; the "
