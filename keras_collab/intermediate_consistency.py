@@ -65,7 +65,7 @@ class IntermediateConsistency(Collaboration):
     u_l = globally averaged tap l, centred over the batch and L2-normalised; P_l = row-softmax of u_l u_lᵀ / τ without
     the diagonal, how similar each other sample is to sample i for layer l; the loss is the mean over l and i of
     KL( sg P_target ‖ P_l ). No projection and no exit: layers of any shape compare. The formula is this project's
-    reading of Fang & Lin (2021, arXiv 2105.09590), whose equations are not public; relations between samples follow
+    reading of the abstract of Fang & Lin (2021, arXiv 2105.09590); relations between samples follow
     Similarity-Preserving distillation (Tung & Mori, 2019, arXiv 1907.09682). Forms:
 
     - `"outputs"`: the target is P of the logits. With a single logit that says no more than on which side of the

@@ -52,9 +52,9 @@ class KernelSimilarity(Collaboration):
     w_i = filter i as a vector; the loss is the mean over layers of the mean over i != j of cos²(w_i, w_j), less the
     least value that n filters in d dimensions can reach when n > d (Welch, 1974), so that 0 is reachable. The square
     matters: a signed cosine would drive filters to be opposite. The gradient is at right angles to each filter, so it
-    fights neither batch normalization nor weight decay. The formula is this project's reading of Fang & Lin (2021,
-    arXiv 2105.09590), whose equations are not public. Each step and layer compares two random blocks of filters and
-    moves those of the first; on average over the draws value and gradient are those of all pairs. Forms:
+    fights neither batch normalization nor weight decay. The formula is this project's reading of the abstract of Fang &
+    Lin (2021, arXiv 2105.09590). Each step and layer compares two random blocks of filters and moves those of the
+    first; on average over the draws value and gradient are those of all pairs. Forms:
 
     - `"cosine"`: as above.
     - `"angle"`: mean of (arccos cos − π/2)², the angular form of Evenly-Dispersing Regularization ("ADK").

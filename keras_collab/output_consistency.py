@@ -98,8 +98,8 @@ class OutputConsistency(Collaboration):
     A part keeps some of the D features h that the head reads and predicts on its own, z_p = scale · (m_p ∘ h) W + b.
     The mean of the parts is z, the network's own prediction (exactly for a partition, on average for dropout): it is
     the ensemble of its parts, so that the several heads of Song & Chai (2018, arXiv 1805.11761) appear without a
-    weight being added. The formula is this project's reading of Fang & Lin (2021, arXiv 2105.09590), whose equations
-    are not public. Forms:
+    weight being added. The formula is this project's reading of the abstract of Fang & Lin (2021, arXiv 2105.09590).
+    Forms:
 
     - `"dropout"`: independent dropout masks (Multi-Sample Dropout, Inoue, 2019, arXiv 1905.09788; SD-Dropout, Lee et
       al., 2022, arXiv 2208.05642), `T² · mean_p KL( sg softmax(z/T) ‖ softmax(z_p/T) )`.

@@ -67,10 +67,10 @@ class RepresentationSimilarity(Collaboration):
 
     X = the tap as (positions, channels), centred and scaled per channel; R = XᵀX / N; the loss is the mean over taps
     and over i != j of R_ij². Scale free: shrinking activations does not pay, as it does for the covariance of DeCov
-    (Cogswell et al., 2016, arXiv 1511.06068). The formula is this project's reading of Fang & Lin (2021, arXiv
-    2105.09590), whose equations are not public. Each step looks at a grid of positions with a random offset and at two
-    random blocks of channels, the first of which it moves; on average over the draws of channels value and gradient are
-    those of all pairs.
+    (Cogswell et al., 2016, arXiv 1511.06068). The formula is this project's reading of the abstract of Fang & Lin
+    (2021, arXiv 2105.09590). Each step looks at a grid of positions with a random offset and at two random blocks of
+    channels, the first of which it moves; on average over the draws of channels value and gradient are those of all
+    pairs.
 
     Args:
         weight: number >= 0 or schedule, see `Collaboration`. Defaults to 10: with the other terms as accurate
