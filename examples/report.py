@@ -2,7 +2,7 @@
 
     python examples/report.py examples/results/reproduce.jsonl      # several files; --output another/directory
 
-Writes report.md, report.html, which loads nothing, and the pictures in report/, beside the first file.
+Writes report.md, report.html, which loads nothing, and the pictures in report/, beside the first file or to --output.
 
 Each method is compared with plain training of the same seed, all other settings equal. ± is one standard deviation
 over seeds; an interval is Student's 95% interval of the mean of the paired differences. Negative log-likelihood (NLL),
