@@ -1,0 +1,272 @@
+"""Evidence: fills the tables of README.md and examples/results/README.md from the lines of results beside the latter.
+
+    python examples/evidence.py      # after new lines have come to examples/results/confirm*.jsonl
+
+A table stands between <!-- table: NAME --> and <!-- end -->. Also draws examples/results/gains.svg. Differences are
+paired by seed, with Student's 95% interval; those of three seeds or more whose interval leaves out 0 are bold. Other
+numbers of the two pages are written by hand: read them again when a table has changed.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import matplotlib
+import report
+from matplotlib.figure import Figure
+from records import write
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PAGES = [HERE.parent / "README.md", RESULTS / "README.md"]
+TABLE = re.compile(r"(?s)(?P<indent>[ ]*)<!-- table: (?P<name>\w+) -->\n.*?<!-- end -->")
+
+RESNET, VGG = "ResNet-10", "VGG-16"
+NETWORKS = {RESNET: "resnet10", VGG: "vgg16", "ResNet-14": "resnet14", "ResNet-18 of width 16": "resnet18"}
+USUAL = {"dataset": "cifar10-subset", "train_size": 2000, "epochs": 40, "augment": True, "noise": "none"}
+USUAL |= {"noise_rate": 0.0}
+HALF = {"noise": "symmetric", "noise_rate": 0.5}
+SHORT, PLAIN_SHORT = "plain (20 epochs)", ", plain 20 epochs"
+SETTINGS = {  # What a row is called, and what its runs are trained with where that is not usual.
+    "1,000 labels, 160 epochs": {"train_size": 1000, "epochs": 160},
+    "2,000 labels, 40 epochs": {},
+    "2,000 labels, 80 epochs": {"epochs": 80},
+    "5,000 labels, 40 epochs": {"train_size": 5000},
+    "8,000 labels, 40 epochs": {"train_size": 8000},
+    "2,000 labels, 20% redrawn": {"noise": "symmetric", "noise_rate": 0.2},
+    "2,000 labels, 40% redrawn": {"noise": "symmetric", "noise_rate": 0.4},
+    "2,000 labels, 50% redrawn": HALF,
+    "2,000 labels, 40% asymmetric noise": {"noise": "asymmetric", "noise_rate": 0.4},
+    "2,000 labels, no augmentation": {"augment": False},
+    "Fashion-MNIST, 2,000 labels": {"dataset": "fashion_mnist"},
+}
+TERMS = ["output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity"]
+ACCURACY, NLL, ECE = (f"test.last.{name}" for name in ("accuracy", "nll", "ece"))
+
+
+def select(runs, network, method, settings):
+    """The runs of one method in one setting, by seed."""
+    wanted = {"network": NETWORKS[network]} | USUAL | settings
+    kept = runs.method == method
+    for name, value in wanted.items():
+        kept &= runs[f"settings.{name}"] == value
+    return runs[kept].set_index("seed").sort_index()
+
+
+def both(own, other):
+    """The runs of seeds that both have."""
+    seeds = own.index.intersection(other.index)
+    return own.loc[seeds], other.loc[seeds]
+
+
+def gain(own, other, column=ACCURACY):
+    """(mean, half the 95% interval, number of seeds) of own less other, paired by seed."""
+    own, other = both(own, other)
+    return *report.mean_and_half(own[column] - other[column]), len(own)
+
+
+def difference(own, other, bold=True):
+    middle, half, seeds = gain(own, other)
+    if not seeds:
+        return ""
+    said, rest = report.show(middle, "+z.1f"), report.interval(middle, half, "+z.1f").partition(" ")[2]
+    said = f"**{said}**" if bold and seeds > 2 and abs(middle) > half else said
+    return f"{said} {rest}".strip()
+
+
+def mean(own, column=ACCURACY, form=".1f"):
+    return f"{own[column].mean():{form}}" if len(own) else ""
+
+
+def from_to(own, other, column, form):
+    return f"{mean(other, column, form)} → {mean(own, column, form)}"
+
+
+def rows_of(runs, network):
+    """(setting, plain training, all four), with the same seeds, also with plain training's other number of epochs."""
+    for name, settings in SETTINGS.items():
+        for method in ("plain", SHORT):
+            plain, own = both(select(runs, network, method, settings), select(runs, network, "all_four", settings))
+            # A VGG-16 has not begun to learn after 20 epochs: no baseline.
+            if len(own) and not (method == SHORT and network == VGG):
+                yield name + PLAIN_SHORT * (method == SHORT), plain, own
+
+
+def gains(runs):
+    """The table of the README: both networks side by side."""
+    found = {network: {name: pair for name, *pair in rows_of(runs, network)} for network in (RESNET, VGG)}
+    rows = [["CIFAR-10 photographs", "seeds", RESNET, "difference", "VGG-16 of width 13", "difference"]]
+    for name, pair in found[RESNET].items():
+        pairs = [pair, *([found[VGG][name]] if name in found[VGG] else [])]
+        cells = []
+        for plain, own in pairs:
+            cells += [from_to(own, plain, ACCURACY, ".1f"), difference(own, plain)]
+        seeds = dict.fromkeys(str(len(own)) for _, own in pairs)
+        rows.append([name, ", ".join(seeds), *cells, *[""] * (4 - len(cells))])
+    return rows
+
+
+def every_setting(runs):
+    """Every setting and network, with likelihood and calibration."""
+    rows = [["setting", "network", "seeds", "plain", "all four", "difference", "error", "NLL", "ECE"]]
+    found = {(name, network): pair for network in NETWORKS for name, *pair in rows_of(runs, network)}
+    order = list(dict.fromkeys(name for name, _ in found))
+    for (name, network), (plain, own) in sorted(found.items(), key=lambda item: order.index(item[0][0])):
+        error = -100 * gain(own, plain)[0] / (100 - plain[ACCURACY].mean())
+        figures = [mean(plain), mean(own), difference(own, plain), report.show(error, "+z.1f", "%")]
+        likelihood = from_to(own, plain, NLL, ".2f"), from_to(own, plain, ECE, ".0f")
+        rows.append([name, network, str(len(own)), *figures, *likelihood])
+    return rows
+
+
+def alone(runs):
+    """Each term alone, with the seeds that the terms have."""
+    title = ["network", "seeds", "terms", "no noise", "− plain", "NLL", "50% redrawn", "− plain", "− plain, 20 epochs"]
+    rows = [[*title, "NLL"]]
+    for network in (RESNET, VGG):
+        clean, noisy = (
+            {method: select(runs, network, method, settings) for method in ("plain", SHORT, *TERMS, "all_four")}
+            for settings in ({}, HALF)
+        )
+        seeds = clean[TERMS[0]].index
+        for method in ("plain", *TERMS, "all_four"):
+            if any(not set(seeds) <= set(found[method].index) for found in (clean, noisy)):
+                sys.exit(f"{method} of the {network} has other seeds than {TERMS[0]}: the table needs the same ones.")
+            own, other = clean[method].loc[seeds], noisy[method].loc[seeds]
+            cells = [network, str(len(seeds)), report.words(method)]
+            for trained, plain in (own, clean["plain"]), (other, noisy["plain"]):
+                cells += [mean(trained), difference(trained, plain) if method != "plain" else ""]
+                if trained is other:
+                    cells.append(difference(other, noisy[SHORT]) if network == RESNET else "")
+                cells.append(mean(trained, NLL, ".2f"))
+            rows.append(cells)
+    return rows
+
+
+def smoothing(runs):
+    """Label smoothing, beside the terms and without them, with the seeds that all of these have."""
+    methods = ["plain", "label_smoothing", "all_four", "all_four (with label smoothing)"]
+    names = ["plain", "label smoothing", "all four", "all four with label smoothing"]
+    columns = []
+    for network in (RESNET, VGG):
+        found = [select(runs, network, method, {}) for method in methods]
+        seeds = set.intersection(*(set(own.index) for own in found))
+        found = [own.loc[sorted(seeds)] for own in found]
+        columns += [
+            best([mean(own) for own in found], max),
+            best([mean(own, NLL, ".2f") for own in found], min),
+            best([mean(own, ECE) for own in found], min),
+        ]
+    return [["", RESNET, "NLL", "ECE, %", VGG, "NLL", "ECE, %"], *map(list, zip(names, *columns, strict=True))]
+
+
+def best(texts, which):
+    """The best of a column in bold."""
+    found = which(texts, key=lambda text: float(text.split()[0]))
+    return [f"**{text}**" if text == found else text for text in texts]
+
+
+def wrong_labels(runs):
+    """50% of the labels redrawn: the controls and the terms beside another loss, each with all its seeds."""
+    methods = {
+        "plain, 40 epochs": "plain",
+        "plain, 20 epochs": SHORT,
+        "label smoothing, 20 epochs": "label_smoothing (20 epochs)",
+        "generalized cross-entropy": "gce",
+        "all four": "all_four",
+        "all four, with generalized cross-entropy": "all_four (with GCE)",
+    }
+    columns, differences = [], []
+    for network in (RESNET, VGG):
+        found = {name: select(runs, network, method, HALF) for name, method in methods.items()}
+        plain = max((found["plain, 40 epochs"], found["plain, 20 epochs"]), key=lambda own: own[ACCURACY].mean())
+        columns.append(best([mean(own) + " (1 seed)" * (len(own) == 1) for own in found.values()], max))
+        gce, four, with_gce = list(found.values())[3:]
+        pairs = (four, plain), (four, gce), (with_gce, plain), (with_gce, gce)
+        differences.append([difference(*pair, bold=False) for pair in pairs])
+    names = ["all four", "all four", "all four with GCE", "all four with GCE"]
+    others = ["the better plain training", "generalized cross-entropy"] * 2
+    names = [*methods, *(f"{name} − {other}" for name, other in zip(names, others, strict=True))]
+    columns = [column + more for column, more in zip(columns, differences, strict=True)]
+    return [["", RESNET, VGG], *map(list, zip(names, *columns, strict=True))]
+
+
+def ahead(runs):
+    """How often all four is ahead of plain training of the same seed and as many epochs, on augmented photographs."""
+    pairs, behind = 0, []
+    for network in NETWORKS:
+        for name, plain, own in rows_of(runs, network):
+            usual = all((own[f"settings.{setting}"] == USUAL[setting]).all() for setting in ("dataset", "augment"))
+            if usual and not name.endswith(PLAIN_SHORT):
+                found = own[ACCURACY] - plain[ACCURACY]
+                pairs += len(found)
+                behind += [f"{network}, {name}, seed {seed} ({found[seed]:+.2f})" for seed in found.index[found <= 0]]
+    ahead = f"all four is ahead in {pairs - len(behind)} of {pairs} pairs"
+    return f"Augmented photographs: {ahead}, not in {'; '.join(behind) or 'none'}."
+
+
+def picture(runs):
+    """What all four gain over the better plain training of every setting with three seeds or more."""
+    better, names = {}, {}
+    for network in NETWORKS:
+        for name, plain, own in rows_of(runs, network):
+            deep = network not in (RESNET, VGG)  # These have a row of their own beside those of the ResNet-10.
+            name = name.removesuffix(PLAIN_SHORT).replace(", 40 epochs", "") + f", {network.split()[0]}" * deep
+            row, found = (RESNET if deep else network, name), gain(own, plain)
+            if found[2] > 2 and (row not in better or found[0] < better[row][0]):
+                better[row] = found
+                names[name] = None
+    figure = Figure(figsize=(1.5 * report.WIDTH, 0.9 + 0.27 * len(names)))
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axis, network in zip(axes, (RESNET, VGG), strict=True):
+        for place, name in enumerate(names):
+            if found := better.get((network, name)):
+                middle, size, _ = found
+                kind = "open" if abs(middle) <= size else "gain" if middle > 0 else "loss"
+                axis.errorbar(middle, place, xerr=size, fmt="o", markersize=4, color=report.COLOURS[kind])
+        axis.axvline(0.0, color=report.GREY, linewidth=1, linestyle=":", zorder=0)
+        axis.set_title(f"{network} and deeper ResNets" if network == RESNET else network)
+        axis.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(names)), list(names))
+    axes[0].set_ylim(len(names) - 0.4, -0.6)
+    figure.supxlabel("points of test accuracy; bars: 95% interval, grey if it includes 0", size=8)
+    return figure
+
+
+TABLES = {
+    "gains": gains,
+    "settings": every_setting,
+    "alone": alone,
+    "smoothing": smoothing,
+    "wrong_labels": wrong_labels,
+}
+
+
+def fill(text, runs):
+    """The text of a page, with its tables made anew."""
+
+    def one(match):
+        head, *rows = TABLES[match["name"]](runs)
+        lines = [f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows]]
+        # An empty line on both sides: else Markdown takes the rows for a part of the comment.
+        lines = [f"<!-- table: {match['name']} -->", "", *lines, "", "<!-- end -->"]
+        return "\n".join(f"{match['indent']}{line}".rstrip() for line in lines)
+
+    return TABLE.sub(one, text)
+
+
+@matplotlib.rc_context(report.STYLE)
+def main():
+    runs, _ = report.read(sorted(RESULTS.glob("confirm*.jsonl")))
+    for page in PAGES:
+        old = page.read_text(encoding="utf-8")
+        if (new := fill(old, runs)) != old:
+            write(page, new)
+            print(f"{page.relative_to(HERE.parent)}: tables made anew; read again what the text around them says.")
+    print(ahead(runs))
+    drawn = report.svg(picture(runs), "All four less the better plain training", "settings with three seeds or more")
+    write(RESULTS / "gains.svg", drawn.replace(">", f"><style>{report.ALONE}</style>", 1))
+
+
+if __name__ == "__main__":
+    main()
