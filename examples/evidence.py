@@ -59,19 +59,18 @@ def both(own, other):
     return own.loc[seeds], other.loc[seeds]
 
 
-def gain(own, other, column=ACCURACY):
-    """(mean, half the 95% interval, number of seeds) of own less other, paired by seed."""
+def gain(own, other):
+    """The `Comparison` of own with other in accuracy, paired by seed."""
     own, other = both(own, other)
-    return *report.mean_and_half(own[column] - other[column]), len(own)
+    middle, half = report.mean_and_half(own[ACCURACY] - other[ACCURACY])
+    return report.Comparison("", "", pairs=len(own), difference=middle, half=half)
 
 
 def difference(own, other, bold=True):
-    middle, half, seeds = gain(own, other)
-    if not seeds:
-        return ""
-    said, rest = report.show(middle, "+z.1f"), report.interval(middle, half, "+z.1f").partition(" ")[2]
-    said = f"**{said}**" if bold and seeds > 2 and abs(middle) > half else said
-    return f"{said} {rest}".strip()
+    found = gain(own, other)
+    said, space, rest = report.interval(found.difference, found.half, "+z.1f").partition(" ")
+    bold = bold and found.pairs > 2 and report.verdict(found) != "open"
+    return f"**{said}**{space}{rest}" if bold else said + space + rest
 
 
 def mean(own, column=ACCURACY, form=".1f"):
@@ -112,7 +111,7 @@ def every_setting(runs):
     found = {(name, network): pair for network in NETWORKS for name, *pair in rows_of(runs, network)}
     order = list(dict.fromkeys(name for name, _ in found))
     for (name, network), (plain, own) in sorted(found.items(), key=lambda item: order.index(item[0][0])):
-        error = -100 * gain(own, plain)[0] / (100 - plain[ACCURACY].mean())
+        error = -100 * gain(own, plain).difference / (100 - plain[ACCURACY].mean())
         figures = [mean(plain), mean(own), difference(own, plain), report.show(error, "+z.1f", "%")]
         likelihood = from_to(own, plain, NLL, ".2f"), from_to(own, plain, ECE, ".0f")
         rows.append([name, network, str(len(own)), *figures, *likelihood])
@@ -134,11 +133,9 @@ def alone(runs):
                 sys.exit(f"{method} of the {network} has other seeds than {TERMS[0]}: the table needs the same ones.")
             own, other = clean[method].loc[seeds], noisy[method].loc[seeds]
             cells = [network, str(len(seeds)), report.words(method)]
-            for trained, plain in (own, clean["plain"]), (other, noisy["plain"]):
-                cells += [mean(trained), difference(trained, plain) if method != "plain" else ""]
-                if trained is other:
-                    cells.append(difference(other, noisy[SHORT]) if network == RESNET else "")
-                cells.append(mean(trained, NLL, ".2f"))
+            cells += [mean(own), difference(own, clean["plain"]) if method != "plain" else "", mean(own, NLL, ".2f")]
+            cells += [mean(other), difference(other, noisy["plain"]) if method != "plain" else ""]
+            cells += [difference(other, noisy[SHORT]) if network == RESNET else "", mean(other, NLL, ".2f")]
             rows.append(cells)
     return rows
 
@@ -176,19 +173,18 @@ def wrong_labels(runs):
         "all four": "all_four",
         "all four, with generalized cross-entropy": "all_four (with GCE)",
     }
-    columns, differences = [], []
+    columns = []
     for network in (RESNET, VGG):
         found = {name: select(runs, network, method, HALF) for name, method in methods.items()}
         plain = max((found["plain, 40 epochs"], found["plain, 20 epochs"]), key=lambda own: own[ACCURACY].mean())
-        columns.append(best([mean(own) + " (1 seed)" * (len(own) == 1) for own in found.values()], max))
+        texts = best([mean(own) + " (1 seed)" * (len(own) == 1) for own in found.values()], max)
+        column = dict(zip(found, texts, strict=True))
         gce, four, with_gce = list(found.values())[3:]
-        pairs = (four, plain), (four, gce), (with_gce, plain), (with_gce, gce)
-        differences.append([difference(*pair, bold=False) for pair in pairs])
-    names = ["all four", "all four", "all four with GCE", "all four with GCE"]
-    others = ["the better plain training", "generalized cross-entropy"] * 2
-    names = [*methods, *(f"{name} − {other}" for name, other in zip(names, others, strict=True))]
-    columns = [column + more for column, more in zip(columns, differences, strict=True)]
-    return [["", RESNET, VGG], *map(list, zip(names, *columns, strict=True))]
+        for name, own in {"all four": four, "all four with GCE": with_gce}.items():
+            column[f"{name} − the better plain training"] = difference(own, plain, bold=False)
+            column[f"{name} − generalized cross-entropy"] = difference(own, gce, bold=False)
+        columns.append(column)
+    return [["", RESNET, VGG], *([name, *(column[name] for column in columns)] for name in columns[0])]
 
 
 def ahead(runs):
@@ -213,7 +209,7 @@ def picture(runs):
             deep = network not in (RESNET, VGG)  # These have a row of their own beside those of the ResNet-10.
             name = name.removesuffix(PLAIN_SHORT).replace(", 40 epochs", "") + f", {network.split()[0]}" * deep
             row, found = (RESNET if deep else network, name), gain(own, plain)
-            if found[2] > 2 and (row not in better or found[0] < better[row][0]):
+            if found.pairs > 2 and (row not in better or found.difference < better[row].difference):
                 better[row] = found
                 names[name] = None
     figure = Figure(figsize=(1.5 * report.WIDTH, 0.9 + 0.27 * len(names)))
@@ -221,9 +217,8 @@ def picture(runs):
     for axis, network in zip(axes, (RESNET, VGG), strict=True):
         for place, name in enumerate(names):
             if found := better.get((network, name)):
-                middle, size, _ = found
-                kind = "open" if abs(middle) <= size else "gain" if middle > 0 else "loss"
-                axis.errorbar(middle, place, xerr=size, fmt="o", markersize=4, color=report.COLOURS[kind])
+                colour = report.COLOURS[report.verdict(found)]
+                axis.errorbar(found.difference, place, xerr=found.half, fmt="o", markersize=4, color=colour)
         axis.axvline(0.0, color=report.GREY, linewidth=1, linestyle=":", zorder=0)
         axis.set_title(f"{network} and deeper ResNets" if network == RESNET else network)
         axis.grid(axis="y", visible=False)
@@ -265,7 +260,7 @@ def main():
             print(f"{page.relative_to(HERE.parent)}: tables made anew; read again what the text around them says.")
     print(ahead(runs))
     drawn = report.svg(picture(runs), "All four less the better plain training", "settings with three seeds or more")
-    write(RESULTS / "gains.svg", drawn.replace(">", f"><style>{report.ALONE}</style>", 1))
+    report.write_picture(RESULTS / "gains.svg", drawn)
 
 
 if __name__ == "__main__":

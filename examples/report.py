@@ -421,6 +421,11 @@ def svg(figure, label, title):
     return f'<svg role="img" aria-label="{html.escape(f"{label}: {title}")}"{text}'
 
 
+def write_picture(path, element):
+    """A file of an SVG element, with colours of its own."""
+    write(path, element.replace(">", f"><style>{ALONE}</style>", 1))
+
+
 def as_html(frame, **options):
     with pd.option_context("display.max_colwidth", None):
         return f'<div class="wide">{frame.to_html(border=0, **options)}</div>'
@@ -502,7 +507,7 @@ def main():
         elements = {label: svg(figure, label, title) for label, figure in figures.items()}
         for label, element in elements.items():
             name = re.sub(r"\W+", "_", f"{title} {label}".lower())
-            write(folder / "report" / f"{name}.svg", element.replace(">", f"><style>{ALONE}</style>", 1))
+            write_picture(folder / "report" / f"{name}.svg", element)
             console.print(f"![{label}: {title}](report/{name}.svg)")
         drawn = f'<div class="pictures">{"".join(elements.values())}</div>'
         page += f"<section><h2>{html.escape(title)}</h2>{drawn}{below}</section>"

@@ -29,10 +29,8 @@ def test_a_row_is_what_scipy_makes_of_the_lines(runs):
         if (record["settings"]["network"], record["settings"]["train_size"]) == ("vgg16", 1000):
             tested[record["settings"]["method"]][record["settings"]["seed"]] = 100 * record["test"]["last"]["accuracy"]
     plain, own = ([values[seed] for seed in sorted(values)] for values in tested.values())
-    middle, (low, high) = (
-        sum(own) / len(own) - sum(plain) / len(plain),
-        stats.ttest_rel(own, plain).confidence_interval(),
-    )
+    middle = sum(own) / len(own) - sum(plain) / len(plain)
+    low, high = stats.ttest_rel(own, plain).confidence_interval()
     row = next(row for row in evidence.every_setting(runs) if row[:2] == ["1,000 labels, 160 epochs", "VGG-16"])
     assert low > 0
     assert row[2:5] == [str(len(own)), f"{sum(plain) / len(plain):.1f}", f"{sum(own) / len(own):.1f}"]
@@ -41,7 +39,7 @@ def test_a_row_is_what_scipy_makes_of_the_lines(runs):
 
 def test_differences_are_of_the_seeds_that_both_have_and_bold_beyond_chance(runs):
     plain, own = (evidence.select(runs, evidence.RESNET, method, {}) for method in ("plain", "all_four"))
-    assert evidence.gain(own.loc[10:12], plain.loc[11:13])[2] == 2
+    assert evidence.gain(own.loc[10:12], plain.loc[11:13]).pairs == 2
     assert evidence.difference(own.loc[10:10], plain).startswith("+")
     assert "*" not in evidence.difference(own.loc[10:11], plain)  # Two seeds are not enough.
     assert evidence.difference(own, plain).startswith("**+")
