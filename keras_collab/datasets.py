@@ -154,7 +154,7 @@ def _read_tfds(tfds: Any, source: Any, split: str) -> Split:
         tf = require("tensorflow", f"TFRecord files in {source.data_dir} need TensorFlow: {mend}")
         if keras.backend.backend() != "tensorflow":
             with contextlib.suppress(RuntimeError):  # TensorFlow is in use already.
-                tf.config.set_visible_devices([], "GPU")  # It would only take the GPU's memory from the backend.
+                tf.config.set_visible_devices([], "GPU")  # TensorFlow 2.21 would take memory from the backend.
         images, labels = tfds.as_numpy(source.as_dataset(split=split, batch_size=-1, as_supervised=True))
     return Split(images, labels.astype("int32"))
 
