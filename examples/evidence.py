@@ -168,6 +168,7 @@ def wrong_labels(runs):
     methods = {
         "plain, 40 epochs": "plain",
         "plain, 20 epochs": SHORT,
+        "label smoothing, 40 epochs": "label_smoothing",
         "label smoothing, 20 epochs": "label_smoothing (20 epochs)",
         "generalized cross-entropy": "gce",
         "all four": "all_four",
@@ -179,7 +180,7 @@ def wrong_labels(runs):
         plain = max((found["plain, 40 epochs"], found["plain, 20 epochs"]), key=lambda own: own[ACCURACY].mean())
         texts = best([mean(own) + " (1 seed)" * (len(own) == 1) for own in found.values()], max)
         column = dict(zip(found, texts, strict=True))
-        gce, four, with_gce = list(found.values())[3:]
+        gce, four, with_gce = list(found.values())[-3:]
         for name, own in {"all four": four, "all four with GCE": with_gce}.items():
             column[f"{name} − the better plain training"] = difference(own, plain, bold=False)
             column[f"{name} − generalized cross-entropy"] = difference(own, gce, bold=False)
