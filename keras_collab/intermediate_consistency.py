@@ -1,6 +1,5 @@
 """Collaboration of intermediate layers: they see the same relations between samples as the outputs do."""
 
-import math
 from typing import Any
 
 import keras
@@ -11,17 +10,7 @@ from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.reader import Found, Layers, NetworkReader
 from keras_collab.relations import centre, log_relations, pool, vote
 
-FORMS = (
-    "outputs",
-    "mutual",
-    "reverse",
-    "mutual_classes",
-    "classes",
-    "sure_classes",
-    "relational",
-    "cka",
-    "nearest_neighbours",
-)
+FORMS = ("outputs", "relational", "cka", "nearest_neighbours")
 
 
 def relational_divergence(features: Any, target: Any, temperature: float) -> Any:
@@ -120,15 +109,7 @@ class IntermediateConsistency(Collaboration):
         self.head = head
 
     def find(self, network: NetworkReader) -> Found:
-        if self.form in (
-            "outputs",
-            "mutual",
-            "reverse",
-            "mutual_classes",
-            "classes",
-            "sure_classes",
-            "nearest_neighbours",
-        ):
+        if self.form in ("outputs", "nearest_neighbours"):
             return Found(taps=network.taps(self.layers), head=network.head(self.head))
         return Found(taps=network.taps(self.layers, at_least=2))
 
@@ -141,45 +122,6 @@ class IntermediateConsistency(Collaboration):
             logits = ops.reshape(seen.head.logits, (ops.shape(pooled[0])[0], -1))
             target = log_relations(ops.stop_gradient(logits), self.temperature)
             values = [relational_divergence(u, target, self.temperature) for u in pooled]
-        elif self.form in ("mutual", "reverse"):
-            logits = ops.reshape(seen.head.logits, (ops.shape(pooled[0])[0], -1))
-            own = log_relations(logits, self.temperature)
-            target = ops.stop_gradient(own)
-            values = []
-            for u in pooled:
-                stage = log_relations(u, self.temperature)
-                taught = ops.stop_gradient(stage)
-                back = ops.mean(ops.sum(ops.exp(taught) * (taught - own), axis=-1))
-                forth = ops.mean(ops.sum(ops.exp(target) * (target - stage), axis=-1))
-                values.append(back + forth if self.form == "mutual" else back)
-        elif self.form == "mutual_classes":
-            logits = ops.reshape(seen.head.logits, (ops.shape(pooled[0])[0], -1))
-            target = ops.stop_gradient(log_relations(logits, self.temperature))
-            p = ops.softmax(seen.head.logits, axis=-1)
-            same = ops.log(ops.matmul(p, ops.transpose(p)) + 1e-6) - 1e9 * ops.eye(ops.shape(p)[0], dtype="float32")
-            own = ops.log_softmax(same, axis=-1)
-            values = []
-            for u in pooled:
-                stage = log_relations(u, self.temperature)
-                taught = ops.stop_gradient(stage)
-                back = ops.mean(ops.sum(ops.exp(taught) * (taught - own), axis=-1))
-                forth = ops.mean(ops.sum(ops.exp(target) * (target - stage), axis=-1))
-                values.append(back + forth)
-        elif self.form in ("classes", "sure_classes"):
-            logits = ops.stop_gradient(seen.head.logits)
-            log_p = ops.log_softmax(logits, axis=-1)
-            p = ops.reshape(ops.exp(log_p), (ops.shape(logits)[0], -1))
-            same = ops.log(ops.matmul(p, ops.transpose(p)) + 1e-12)
-            same = same - 1e9 * ops.eye(ops.shape(p)[0], dtype="float32")
-            target = ops.log_softmax(same, axis=-1)
-            sure = ops.ones_like(p[:, 0])
-            if self.form == "sure_classes":
-                entropy = -ops.sum(ops.exp(log_p) * log_p, axis=-1)
-                sure = 1.0 - entropy / math.log(logits.shape[-1])
-            values = [
-                ops.mean(sure * ops.sum(ops.exp(target) * (target - log_relations(u, self.temperature)), axis=-1))
-                for u in pooled
-            ]
         elif self.form == "cka":
             values = [cka_distance(u, pooled[-1]) for u in pooled[:-1]]
         else:

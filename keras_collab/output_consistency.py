@@ -12,7 +12,7 @@ from keras_collab.head import check_labels, pick_output
 from keras_collab.reader import Found, NetworkReader
 from keras_collab.relations import vote
 
-FORMS = ("dropout", "whole", "partition", "jensen_shannon", "neighbours")
+FORMS = ("dropout", "partition", "jensen_shannon", "neighbours")
 
 _RELATION_TEMPERATURE = 0.1  # τ of the neighbours, that of IntermediateConsistency.
 
@@ -177,11 +177,6 @@ class OutputConsistency(Collaboration):
         part_logits = head.logits_of(head.features * self._masks(ops.shape(head.features)[0], head.head.size))
         if self.form == "jensen_shannon":
             return generalised_jensen_shannon(seen.labels, part_logits, self.label_share, self.temperature)
-        if self.form == "whole":
-            t = self.temperature
-            target = ops.stop_gradient(ops.mean(ops.softmax(part_logits / t, axis=-1), axis=0))
-            log_p = ops.log_softmax(head.logits / t, axis=-1)
-            return t**2 * ops.sum(target * (ops.log(ops.maximum(target, 1e-12)) - log_p), axis=-1)
         loss = (1 - self.label_share) * consistency_divergence(head.logits, part_logits, self.temperature)
         return loss + self.label_share * cross_entropy(seen.labels, part_logits) if self.label_share else loss
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.checks import check_choice, check_range
+from keras_collab.checks import check_range
 from keras_collab.collaboration import Collaboration, Seen, Weight
 from keras_collab.reader import Found, Layers, NetworkReader, Tap
 from keras_collab.sampling import (
@@ -94,13 +94,11 @@ class RepresentationSimilarity(Collaboration):
         layers: Layers = "auto",
         max_positions: int = 4,
         max_channels: int = 32,
-        form: str = "sampled",
         name: str | None = None,
         seed: int | None = None,
     ):
         super().__init__(weight, name=name, seed=seed)
         self.layers = layers
-        self.form = check_choice(self, form=form, choices=("sampled", "averaged"))
         self.max_positions = check_range(self, max_positions=max_positions, least=1, whole=True)
         self.max_channels = check_range(self, max_channels=max_channels, least=2, whole=True)
 
@@ -118,7 +116,7 @@ class RepresentationSimilarity(Collaboration):
 
     def _sampled(self, tap: Any, draws: Any) -> Any:
         blocks = Blocks(tap.shape[-1], self.max_channels)
-        positions = sample_positions(tap, self.max_positions, draws[1:], self.form == "averaged")
+        positions = sample_positions(tap, self.max_positions, draws[1:])
         first, second = draw_index(draws[0, 0], blocks.count), draw_index(draws[0, 1], blocks.count)
         rows, columns = blocks.two_combs(positions, first, second)
         values = squared_correlations(rows, ops.stop_gradient(columns))
@@ -140,7 +138,6 @@ class RepresentationSimilarity(Collaboration):
             "layers": self.layers_config(self.layers),
             "max_positions": self.max_positions,
             "max_channels": self.max_channels,
-            "form": self.form,
         }
 
 
@@ -156,7 +153,7 @@ def position_grid(sizes: tuple[int, ...], max_positions: int) -> list[tuple[int,
     return [(count, size // count) for size, count in zip(sizes, counts, strict=True)]
 
 
-def sample_positions(tap: Any, max_positions: int, draws: Any, averaged: bool = False) -> Any:
+def sample_positions(tap: Any, max_positions: int, draws: Any) -> Any:
     """A regular grid of positions with a random offset, `(positions of all samples, channels)`.
 
     Where sizes are not known before the step, all positions are taken.
@@ -175,8 +172,5 @@ def sample_positions(tap: Any, max_positions: int, draws: Any, averaged: bool = 
             start = draw_index(draws[1, axis], size - count * stride + 1)
             tap = window(tap, 1 + axis, start, count * stride)
         tap = ops.reshape(tap, (ops.shape(tap)[0], *(side for pair in grid for side in pair), channels))
-        if averaged:
-            axes = tuple(2 + 2 * axis for axis in range(len(grid)))
-            return ops.reshape(ops.mean(ops.cast(tap, "float32"), axis=axes), (-1, channels))
         tap = pick(tap, {2 + 2 * axis: draw_index(draws[0, axis], stride) for axis, (_, stride) in enumerate(grid)})
     return ops.reshape(tap, (-1, channels))
