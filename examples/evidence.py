@@ -7,11 +7,14 @@ paired by seed, with Student's 95% interval; those of three seeds or more whose 
 numbers of the two pages are written by hand: read them again when a table has changed.
 """
 
+import itertools
 import re
 import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
+import pandas as pd
 import report
 from matplotlib.figure import Figure
 from records import write
@@ -188,6 +191,53 @@ def wrong_labels(runs):
     return [["", RESNET, VGG], *([name, *(column[name] for column in columns)] for name in columns[0])]
 
 
+def other_methods(runs):
+    """Other ways of teaching one network, with the seeds that these, plain training and all four have."""
+    methods = {"plain": "plain", "Song & Chai, 2 heads": "song_chai_2", "exits, one Dense layer a stage": "exits"}
+    methods |= {"all four": "all_four"}
+    head, columns = [""], []
+    for network, (case, settings) in itertools.product((RESNET, VGG), {"": {}, ", 50% redrawn": HALF}.items()):
+        found = {name: select(runs, network, method, settings) for name, method in methods.items()}
+        found = {name: own for name, own in found.items() if len(own)}
+        seeds = sorted(set.intersection(*(set(own.index) for own in found.values())))
+        found = {name: own.loc[seeds] for name, own in found.items()}
+        four = found.pop("all four")
+        head += [f"{network}{case}", "all four −"]
+        columns += [{name: mean(own) for name, own in [*found.items(), ("all four", four)]}]
+        columns += [{name: difference(four, own) for name, own in found.items()}]
+    return [head, *([name, *(column.get(name, "") for column in columns)] for name in methods)]
+
+
+def foretold(runs):
+    """Rank correlations, over the settings of photographs, of what all four gain with what plain training shows."""
+    settings = []
+    for network in NETWORKS:
+        for name, plain, own in rows_of(runs, network):
+            if name.endswith(PLAIN_SHORT) or plain["settings.dataset"].iloc[0] != USUAL["dataset"]:
+                continue
+            test_error, train_error = 100 - plain[ACCURACY], 100 - 100 * plain["history.accuracy"].str[-1]
+            channels = plain["redundancy.channels.after"]
+            shown = {
+                "R² of channels, first stage": channels.str[0],
+                "R² of channels, mean of stages": channels.map(np.mean),
+                "R² of channels, last stage": channels.str[-1],
+                "R² of channels, first stage, before training": plain["redundancy.channels.before"].str[0],
+                "cos² of kernels, mean": plain["redundancy.kernels.after"].map(np.mean),
+                "test error": test_error,
+                "training error": train_error,
+                "test error − training error": test_error - train_error,
+            }
+            clean = (plain["settings.noise"] == "none").all()
+            settings.append({name: of_seeds.mean() for name, of_seeds in shown.items()} | {"clean": clean})
+            settings[-1]["gain"] = gain(own, plain).difference
+    found = pd.DataFrame(settings)
+    head, columns = ["of plain training"], []
+    for name, group in {"all": found, "no noise": found[found.clean]}.items():
+        head.append(f"{name}, {len(group)} settings")
+        columns.append(group.drop(columns=["clean", "gain"]).corrwith(group.gain, method="spearman"))
+    return [head, *([name, *(report.show(column[name], "+z.2f") for column in columns)] for name in columns[0].index)]
+
+
 def ahead(runs):
     """How often all four is ahead of plain training of the same seed and as many epochs, on augmented photographs."""
     pairs, behind = 0, []
@@ -235,6 +285,8 @@ TABLES = {
     "alone": alone,
     "smoothing": smoothing,
     "wrong_labels": wrong_labels,
+    "other_methods": other_methods,
+    "foretold": foretold,
 }
 
 

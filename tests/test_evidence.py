@@ -1,6 +1,7 @@
 """The tables of the READMEs are those of the committed lines of results, and what they are made of is right."""
 
 import json
+import re
 
 import evidence
 import pytest
@@ -35,6 +36,17 @@ def test_a_row_is_what_scipy_makes_of_the_lines(runs):
     assert low > 0
     assert row[2:5] == [str(len(own)), f"{sum(plain) / len(plain):.1f}", f"{sum(own) / len(own):.1f}"]
     assert row[5] == f"**{middle:+.1f}** ({low:+.1f} to {high:+.1f})"
+
+
+def test_what_foretells_a_gain_is_what_scipy_makes_of_the_settings(runs):
+    rows = evidence.every_setting(runs)[1:]
+    rows = [row for row in rows if not row[0].startswith("Fashion") and not row[0].endswith(evidence.PLAIN_SHORT)]
+    gains = [float(re.search(r"[+−][\d.]+", row[5])[0].replace("−", "-")) for row in rows]
+    expected = stats.spearmanr([-float(row[3]) for row in rows], gains).statistic
+    head, *found = evidence.foretold(runs)
+    assert head[1] == f"all, {len(rows)} settings"
+    said = next(row[1] for row in found if row[0] == "test error")
+    assert float(said) == pytest.approx(expected, abs=0.03)  # The rows above are rounded.
 
 
 def test_differences_are_of_the_seeds_that_both_have_and_bold_beyond_chance(runs):
