@@ -1,4 +1,4 @@
-"""The quickstart runs as it stands, leaves behind what it promises, and compares like with like."""
+"""The quickstart, and the diagnosis of its network, run as they stand and leave behind what they promise."""
 
 import runpy
 import sys
@@ -10,7 +10,8 @@ import pytest
 
 import keras_collab
 
-QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+QUICKSTART = EXAMPLES / "quickstart.py"
 TERMS = ["output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity"]
 
 
@@ -34,6 +35,21 @@ def test_leaves_table_curves_and_network(quickstart, tmp_path, monkeypatch, caps
     network = keras.saving.load_model(results / "network.keras")
     assert not isinstance(network, keras_collab.CollabModel)
     assert network.output_shape == (None, 10)
+
+
+def test_diagnose_tells_the_untrained_the_plain_and_the_wrapped_network_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["diagnose.py", "--epochs", "1", "--output", str(tmp_path)])
+    runpy.run_path(str(EXAMPLES / "diagnose.py"))["main"]()
+
+    kinds = ["untrained", "plain", "wrapped"]
+    assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.txt", *(f"diagnosis-{kind}.png" for kind in kinds)}
+    said = (tmp_path / "diagnosis.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.strip("─ ") for line in said if line.startswith("──")] == kinds
+    stage = [line.split() for line in said if line.split()[:1] == ["stage2"]]
+    assert len({tuple(row) for row in stage}) == 3
+    assert {row[1] for row in stage} == {"32"}
+    kernels = [line.split()[0] for line in said if line.split()[:1] and line.split()[0].startswith("conv2d")]
+    assert kernels[:6] == kernels[6:12] == kernels[12:]  # The same layers have the same names.
 
 
 def test_splits_are_stratified_and_share_no_digit(quickstart):
