@@ -7,9 +7,9 @@ paired by seed, with Student's 95% interval; those of three seeds or more whose 
 numbers of the two pages are written by hand: read them again when a table has changed.
 """
 
+import functools
 import itertools
 import re
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -121,26 +121,32 @@ def every_setting(runs):
     return rows
 
 
-def alone(runs):
-    """Each term alone, with the seeds that the terms have."""
-    title = ["network", "seeds", "terms", "no noise", "− plain", "NLL", "50% redrawn", "− plain", "− plain, 20 epochs"]
-    rows = [[*title, "NLL"]]
+def alone(runs, settings, methods=(*TERMS, "all_four")):
+    """Each term alone, with the seeds that all of them have, and how far all four is ahead of it."""
+    short = settings == HALF
+    head = ["network", "seeds", "terms", "accuracy", "− plain", *["− plain, 20 epochs"] * short]
+    rows = [[*head, "all four −", "NLL", "ECE, %"]]
     for network in (RESNET, VGG):
-        clean, noisy = (
-            {method: select(runs, network, method, settings) for method in ("plain", SHORT, *TERMS, "all_four")}
-            for settings in ({}, HALF)
-        )
-        seeds = clean[TERMS[0]].index
-        for method in ("plain", *TERMS, "all_four"):
-            if any(not set(seeds) <= set(found[method].index) for found in (clean, noisy)):
-                sys.exit(f"{method} of the {network} has other seeds than {TERMS[0]}: the table needs the same ones.")
-            own, other = clean[method].loc[seeds], noisy[method].loc[seeds]
-            cells = [network, str(len(seeds)), report.words(method)]
-            cells += [mean(own), difference(own, clean["plain"]) if method != "plain" else "", mean(own, NLL, ".2f")]
-            cells += [mean(other), difference(other, noisy["plain"]) if method != "plain" else ""]
-            cells += [difference(other, noisy[SHORT]) if network == RESNET else "", mean(other, NLL, ".2f")]
-            rows.append(cells)
+        found = {name: select(runs, network, name, settings) for name in ("plain", SHORT, *TERMS, "all_four")}
+        seeds = sorted(set.intersection(*(set(own.index) for name, own in found.items() if name != SHORT)))
+        for name in ("plain", *methods):
+            own = found[name].loc[seeds]
+            cells = [network, str(len(seeds)), report.words(name), mean(own)]
+            cells += ["" if name == "plain" else difference(own, found["plain"])]
+            cells += [difference(own, found[SHORT]) if network == RESNET else ""] * short
+            cells += ["" if name == "all_four" else difference(found["all_four"].loc[seeds], own)]
+            rows.append([*cells, mean(own, NLL, ".2f"), mean(own, ECE)])
     return rows
+
+
+def card(runs, term):
+    """One term alone, without noise and with it."""
+    rows = []
+    for labels, settings in {"2,000": {}, "2,000, 50% redrawn": HALF}.items():
+        head, *found = alone(runs, settings, [term])
+        kept = [place for place, title in enumerate(head) if title not in ("terms", "− plain, 20 epochs")]
+        rows += [[labels, *(row[place] for place in kept)] for row in found if row[2] != "plain"]
+    return [["labels", *(head[place] for place in kept)], *rows]
 
 
 def smoothing(runs):
@@ -282,7 +288,9 @@ def picture(runs):
 TABLES = {
     "gains": gains,
     "settings": every_setting,
-    "alone": alone,
+    "alone": functools.partial(alone, settings={}),
+    "alone_with_noise": functools.partial(alone, settings=HALF),
+    **{term: functools.partial(card, term=term) for term in TERMS},
     "smoothing": smoothing,
     "wrong_labels": wrong_labels,
     "other_methods": other_methods,
