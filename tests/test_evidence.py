@@ -23,19 +23,50 @@ def test_the_tables_of_the_pages_are_those_of_the_lines(page, runs):
     assert evidence.fill(text, runs) == text, "Run python examples/evidence.py, then read the text around the tables."
 
 
-def test_a_row_is_what_scipy_makes_of_the_lines(runs):
-    tested = {"plain": {}, "all_four": {}}
-    for line in (evidence.RESULTS / "confirm-sizes.jsonl").read_text(encoding="utf-8").splitlines():
+def accuracies(name, *methods, **wanted):
+    """Test accuracies in % of the lines of one file, in the order of the seeds, a list for each method."""
+    found = {method: {} for method in methods}
+    for line in (evidence.RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        if (record["settings"]["network"], record["settings"]["train_size"]) == ("vgg16", 1000):
-            tested[record["settings"]["method"]][record["settings"]["seed"]] = 100 * record["test"]["last"]["accuracy"]
-    plain, own = ([values[seed] for seed in sorted(values)] for values in tested.values())
-    middle = sum(own) / len(own) - sum(plain) / len(plain)
-    low, high = stats.ttest_rel(own, plain).confidence_interval()
-    row = next(row for row in evidence.every_setting(runs) if row[:2] == ["1,000 labels, 160 epochs", "VGG-16"])
+        settings = record["settings"]
+        if settings["method"] in found and settings["variant"] == "" and wanted.items() <= settings.items():
+            found[settings["method"]][settings["seed"]] = 100 * record["test"]["last"]["accuracy"]
+    return [[of_seeds[seed] for seed in sorted(of_seeds)] for of_seeds in found.values()]
+
+
+def paired(own, other):
+    """The bold difference of two lists of accuracies as SciPy has it."""
+    low, high = stats.ttest_rel(own, other).confidence_interval()
     assert low > 0
+    return f"**{sum(own) / len(own) - sum(other) / len(other):+.1f}** ({low:+.1f} to {high:+.1f})"
+
+
+def test_a_row_is_what_scipy_makes_of_the_lines(runs):
+    plain, own = accuracies("confirm-sizes", "plain", "all_four", network="vgg16", train_size=1000)
+    row = next(row for row in evidence.every_setting(runs) if row[:2] == ["1,000 labels, 160 epochs", "VGG-16"])
     assert row[2:5] == [str(len(own)), f"{sum(plain) / len(plain):.1f}", f"{sum(own) / len(own):.1f}"]
-    assert row[5] == f"**{middle:+.1f}** ({low:+.1f} to {high:+.1f})"
+    assert row[5] == paired(own, plain)
+
+
+def test_all_four_is_compared_with_other_methods_in_the_column_of_their_setting(runs):
+    head, _, heads, exits, _ = evidence.other_methods(runs)
+    setting = {"network": "vgg16", "noise_rate": 0.5}
+    [other] = accuracies("confirm-methods", "song_chai_2", **setting)
+    [own] = accuracies("confirm", "all_four", **setting)
+    column = head.index("VGG-16, 50% redrawn")
+    assert heads[0] == "Song & Chai, 2 heads"
+    assert heads[column : column + 2] == [f"{sum(other) / len(other):.1f}", paired(own, other)]
+    assert exits[column : column + 2] == ["", ""]  # Not run with noise.
+
+
+def test_a_card_has_the_rows_of_its_term_from_both_tables(runs):
+    head, *rows = evidence.card(runs, "kernel_similarity")
+    shown = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [row.pop("labels") for row in shown] == ["2,000", "2,000", "2,000, 50% redrawn", "2,000, 50% redrawn"]
+    tables = (evidence.alone(runs, settings) for settings in ({}, evidence.HALF))
+    rows = [dict(zip(titles, row, strict=True)) for titles, *table in tables for row in table]
+    rows = [row for row in rows if row["terms"] == "kernel similarity"]
+    assert shown == [{title: row[title] for title in head[1:]} for row in rows]
 
 
 def test_what_foretells_a_gain_is_what_scipy_makes_of_the_settings(runs):
