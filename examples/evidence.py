@@ -89,7 +89,7 @@ def rows_of(runs, network):
     for name, settings in SETTINGS.items():
         for method in ("plain", SHORT):
             plain, own = both(select(runs, network, method, settings), select(runs, network, "all_four", settings))
-            # A VGG-16 has not begun to learn after 20 epochs: no baseline.
+            # After 20 epochs the one VGG-16 that was tried had not begun to learn: no baseline.
             if len(own) and not (method == SHORT and network == VGG):
                 yield name + PLAIN_SHORT * (method == SHORT), plain, own
 
@@ -121,49 +121,48 @@ def every_setting(runs):
     return rows
 
 
-def alone(runs, settings, methods=(*TERMS, "all_four")):
-    """Each term alone, with the seeds that all of them have, and how far all four is ahead of it."""
-    short = settings == HALF
-    head = ["network", "seeds", "terms", "accuracy", "− plain", *["− plain, 20 epochs"] * short]
-    rows = [[*head, "all four −", "NLL", "ECE, %"]]
-    for network in (RESNET, VGG):
-        found = {name: select(runs, network, name, settings) for name in ("plain", SHORT, *TERMS, "all_four")}
-        seeds = sorted(set.intersection(*(set(own.index) for name, own in found.items() if name != SHORT)))
-        for name in ("plain", *methods):
-            own = found[name].loc[seeds]
-            cells = [network, str(len(seeds)), report.words(name), mean(own)]
-            cells += ["" if name == "plain" else difference(own, found["plain"])]
-            cells += [difference(own, found[SHORT]) if network == RESNET else ""] * short
-            cells += ["" if name == "all_four" else difference(found["all_four"].loc[seeds], own)]
-            rows.append([*cells, mean(own, NLL, ".2f"), mean(own, ECE)])
-    return rows
+def in_common(found):
+    """The runs of those seeds that all of them have."""
+    seeds = sorted(set.intersection(*(set(own.index) for own in found.values())))
+    return {name: own.loc[seeds] for name, own in found.items()}
 
 
-def card(runs, term):
-    """One term alone, without noise and with it."""
+def alone(runs, settings):
+    """Each term alone, and how far all four is ahead of it."""
     rows = []
-    for labels, settings in {"2,000": {}, "2,000, 50% redrawn": HALF}.items():
-        head, *found = alone(runs, settings, [term])
-        kept = [place for place, title in enumerate(head) if title not in ("terms", "− plain, 20 epochs")]
-        rows += [[labels, *(row[place] for place in kept)] for row in found if row[2] != "plain"]
-    return [["labels", *(head[place] for place in kept)], *rows]
+    for network in (RESNET, VGG):
+        short = select(runs, network, SHORT, settings)
+        found = in_common({name: select(runs, network, name, settings) for name in ("plain", *TERMS, "all_four")})
+        plain, four = found["plain"], found["all_four"]
+        for name, own in found.items():
+            row = {"network": network, "seeds": str(len(own)), "terms": report.words(name), "accuracy": mean(own)}
+            row["− plain"] = "" if own is plain else difference(own, plain)
+            if settings == HALF:
+                row["− plain, 20 epochs"] = difference(own, short) if network == RESNET else ""
+            row["all four −"] = "" if own is four else difference(four, own)
+            rows.append(row | {"NLL": mean(own, NLL, ".2f"), "ECE, %": mean(own, ECE)})
+    return [list(rows[0]), *(list(row.values()) for row in rows)]
 
 
 def smoothing(runs):
     """Label smoothing, beside the terms and without them, with the seeds that all of these have."""
-    methods = ["plain", "label_smoothing", "all_four", "all_four (with label smoothing)"]
-    names = ["plain", "label smoothing", "all four", "all four with label smoothing"]
-    columns = []
+    methods = {"plain": "plain", "label smoothing": "label_smoothing", "all four": "all_four"}
+    methods |= {"all four with label smoothing": "all_four (with label smoothing)"}
+    head, columns = [""], []
     for network in (RESNET, VGG):
-        found = [select(runs, network, method, {}) for method in methods]
-        seeds = set.intersection(*(set(own.index) for own in found))
-        found = [own.loc[sorted(seeds)] for own in found]
+        found = in_common({name: select(runs, network, method, {}) for name, method in methods.items()}).values()
+        head += [titled(network, found), "NLL", "ECE, %"]
         columns += [
             best([mean(own) for own in found], max),
             best([mean(own, NLL, ".2f") for own in found], min),
             best([mean(own, ECE) for own in found], min),
         ]
-    return [["", RESNET, "NLL", "ECE, %", VGG, "NLL", "ECE, %"], *map(list, zip(names, *columns, strict=True))]
+    return [head, *map(list, zip(methods, *columns, strict=True))]
+
+
+def titled(network, found):
+    """A column's title, with how many seeds it has."""
+    return f"{network}, {len(next(iter(found)))} seeds"
 
 
 def best(texts, which):
@@ -198,19 +197,16 @@ def wrong_labels(runs):
 
 
 def other_methods(runs):
-    """Other ways of teaching one network, with the seeds that these, plain training and all four have."""
+    """Other ways of teaching one network."""
     methods = {"plain": "plain", "Song & Chai, 2 heads": "song_chai_2", "exits, one Dense layer a stage": "exits"}
     methods |= {"all four": "all_four"}
     head, columns = [""], []
     for network, (case, settings) in itertools.product((RESNET, VGG), {"": {}, ", 50% redrawn": HALF}.items()):
         found = {name: select(runs, network, method, settings) for name, method in methods.items()}
-        found = {name: own for name, own in found.items() if len(own)}
-        seeds = sorted(set.intersection(*(set(own.index) for own in found.values())))
-        found = {name: own.loc[seeds] for name, own in found.items()}
-        four = found.pop("all four")
-        head += [f"{network}{case}", "all four −"]
-        columns += [{name: mean(own) for name, own in [*found.items(), ("all four", four)]}]
-        columns += [{name: difference(four, own) for name, own in found.items()}]
+        found = in_common({name: own for name, own in found.items() if len(own)})
+        head += [titled(network + case, found.values()), "all four −"]
+        columns += [{name: mean(own) for name, own in found.items()}]
+        columns += [{name: difference(found["all four"], own) for name, own in found.items() if name != "all four"}]
     return [head, *([name, *(column.get(name, "") for column in columns)] for name in methods)]
 
 
@@ -290,7 +286,6 @@ TABLES = {
     "settings": every_setting,
     "alone": functools.partial(alone, settings={}),
     "alone_with_noise": functools.partial(alone, settings=HALF),
-    **{term: functools.partial(card, term=term) for term in TERMS},
     "smoothing": smoothing,
     "wrong_labels": wrong_labels,
     "other_methods": other_methods,

@@ -1,7 +1,6 @@
 """The tables of the READMEs are those of the committed lines of results, and what they are made of is right."""
 
 import json
-import re
 
 import evidence
 import pytest
@@ -23,15 +22,21 @@ def test_the_tables_of_the_pages_are_those_of_the_lines(page, runs):
     assert evidence.fill(text, runs) == text, "Run python examples/evidence.py, then read the text around the tables."
 
 
-def accuracies(name, *methods, **wanted):
-    """Test accuracies in % of the lines of one file, in the order of the seeds, a list for each method."""
-    found = {method: {} for method in methods}
+def records(name, **wanted):
+    """The lines of one file with these settings and without a variant, by method and seed."""
+    found = {}
     for line in (evidence.RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         settings = record["settings"]
-        if settings["method"] in found and settings["variant"] == "" and wanted.items() <= settings.items():
-            found[settings["method"]][settings["seed"]] = 100 * record["test"]["last"]["accuracy"]
-    return [[of_seeds[seed] for seed in sorted(of_seeds)] for of_seeds in found.values()]
+        if settings["variant"] == "" and wanted.items() <= settings.items():
+            found.setdefault(settings["method"], {})[settings["seed"]] = record
+    return found
+
+
+def accuracies(own, other):
+    """Test accuracies in % of the seeds that both have, of records by seed."""
+    seeds = sorted(own.keys() & other.keys())
+    return [[100 * found[seed]["test"]["last"]["accuracy"] for seed in seeds] for found in (own, other)]
 
 
 def paired(own, other):
@@ -42,42 +47,54 @@ def paired(own, other):
 
 
 def test_a_row_is_what_scipy_makes_of_the_lines(runs):
-    plain, own = accuracies("confirm-sizes", "plain", "all_four", network="vgg16", train_size=1000)
+    found = records("confirm-sizes", network="vgg16", train_size=1000)
+    own, plain = accuracies(found["all_four"], found["plain"])
     row = next(row for row in evidence.every_setting(runs) if row[:2] == ["1,000 labels, 160 epochs", "VGG-16"])
     assert row[2:5] == [str(len(own)), f"{sum(plain) / len(plain):.1f}", f"{sum(own) / len(own):.1f}"]
     assert row[5] == paired(own, plain)
 
 
 def test_all_four_is_compared_with_other_methods_in_the_column_of_their_setting(runs):
-    head, _, heads, exits, _ = evidence.other_methods(runs)
     setting = {"network": "vgg16", "noise_rate": 0.5}
-    [other] = accuracies("confirm-methods", "song_chai_2", **setting)
-    [own] = accuracies("confirm", "all_four", **setting)
-    column = head.index("VGG-16, 50% redrawn")
-    assert heads[0] == "Song & Chai, 2 heads"
-    assert heads[column : column + 2] == [f"{sum(other) / len(other):.1f}", paired(own, other)]
-    assert exits[column : column + 2] == ["", ""]  # Not run with noise.
+    four, heads = records("confirm", **setting)["all_four"], records("confirm-methods", **setting)["song_chai_2"]
+    own, other = accuracies(four, heads)
+    head, _, row, *_ = evidence.other_methods(runs)
+    column = head.index(f"VGG-16, 50% redrawn, {len(own)} seeds")
+    assert row[0] == "Song & Chai, 2 heads"
+    assert row[column : column + 2] == [f"{sum(other) / len(other):.1f}", paired(own, other)]
 
 
-def test_a_card_has_the_rows_of_its_term_from_both_tables(runs):
-    head, *rows = evidence.card(runs, "kernel_similarity")
-    shown = [dict(zip(head, row, strict=True)) for row in rows]
-    assert [row.pop("labels") for row in shown] == ["2,000", "2,000", "2,000, 50% redrawn", "2,000, 50% redrawn"]
-    tables = (evidence.alone(runs, settings) for settings in ({}, evidence.HALF))
-    rows = [dict(zip(titles, row, strict=True)) for titles, *table in tables for row in table]
-    rows = [row for row in rows if row["terms"] == "kernel similarity"]
-    assert shown == [{title: row[title] for title in head[1:]} for row in rows]
+def test_a_term_alone_is_compared_with_all_four_and_the_shorter_plain_training(runs):
+    found = records("confirm", network="resnet10", noise_rate=0.5)
+    head, *rows = evidence.alone(runs, evidence.HALF)
+    row = dict(zip(head, next(row for row in rows if row[2] == "output consistency"), strict=True))
+    four, own = accuracies(found["all_four"], found["output_consistency"])
+    assert (row["seeds"], row["accuracy"]) == (str(len(own)), f"{sum(own) / len(own):.1f}")
+    assert row["all four −"] == paired(four, own)
+    assert row["− plain, 20 epochs"].startswith("**−")  # 39.0% where output consistency has about 36.
+    assert "− plain, 20 epochs" not in evidence.alone(runs, {})[0]
 
 
-def test_what_foretells_a_gain_is_what_scipy_makes_of_the_settings(runs):
-    rows = evidence.every_setting(runs)[1:]
-    rows = [row for row in rows if not row[0].startswith("Fashion") and not row[0].endswith(evidence.PLAIN_SHORT)]
-    gains = [float(re.search(r"[+−][\d.]+", row[5])[0].replace("−", "-")) for row in rows]
-    expected = stats.spearmanr([-float(row[3]) for row in rows], gains).statistic
-    head, *found = evidence.foretold(runs)
-    assert head[1] == f"all, {len(rows)} settings"
-    said = next(row[1] for row in found if row[0] == "test error")
-    assert float(said) == pytest.approx(expected, abs=0.03)  # The rows above are rounded.
+def test_what_foretells_a_gain_is_what_scipy_makes_of_the_lines(runs):
+    settings = ("network", "train_size", "noise", "noise_rate", "epochs", "augment")
+    pairs = {}
+    for path in evidence.RESULTS.glob("confirm*.jsonl"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            own = record["settings"]
+            if own["dataset"] == "cifar10-subset" and own["variant"] == "" and own["method"] in ("plain", "all_four"):
+                by_seed = pairs.setdefault(tuple(own[name] for name in settings), {})
+                by_seed.setdefault(own["seed"], {})[own["method"]] = record
+    redundancies, gains = [], []
+    for by_seed in pairs.values():
+        both = [found for found in by_seed.values() if len(found) == 2]
+        redundancies.append(sum(found["plain"]["redundancy"]["channels"]["after"][0] for found in both) / len(both))
+        tested = [[found[name]["test"]["last"]["accuracy"] for found in both] for name in ("all_four", "plain")]
+        gains.append((sum(tested[0]) - sum(tested[1])) / len(both))
+    expected = stats.spearmanr(redundancies, gains).statistic
+    head, first, *_ = evidence.foretold(runs)
+    assert head[1] == f"all, {len(pairs)} settings"
+    assert first[:2] == ["R² of channels, first stage", f"{expected:+.2f}"]
 
 
 def test_differences_are_of_the_seeds_that_both_have_and_bold_beyond_chance(runs):
@@ -93,7 +110,7 @@ def test_differences_are_of_the_seeds_that_both_have_and_bold_beyond_chance(runs
 def test_filling_leaves_the_rest_of_a_page_as_it_is(runs):
     stale = "Before.\n\n- Item:\n\n  <!-- table: smoothing -->\n  | stale |\n  <!-- end -->\n\nAfter.\n"
     before, _, after = evidence.fill(stale, runs).partition("  | plain |")
-    assert before.startswith("Before.\n\n- Item:\n\n  <!-- table: smoothing -->\n\n  |  | ResNet-10 | NLL |")
+    assert before.startswith("Before.\n\n- Item:\n\n  <!-- table: smoothing -->\n\n  |  | ResNet-10, ")
     assert after.endswith(" |\n\n  <!-- end -->\n\nAfter.\n")
     assert "stale" not in before + after
 
