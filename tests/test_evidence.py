@@ -55,9 +55,8 @@ def test_a_row_is_what_scipy_makes_of_the_lines(runs):
 
 
 def test_all_four_is_compared_with_other_methods_in_the_column_of_their_setting(runs):
-    setting = {"network": "vgg16", "noise_rate": 0.5}
-    four, heads = records("confirm", **setting)["all_four"], records("confirm-methods", **setting)["song_chai_2"]
-    own, other = accuracies(four, heads)
+    found = records("confirm", network="vgg16", noise_rate=0.5)
+    own, other = accuracies(found["all_four"], found["song_chai_2"])
     head, _, row, *_ = evidence.other_methods(runs)
     column = head.index(f"VGG-16, 50% redrawn, {len(own)} seeds")
     assert row[0] == "Song & Chai, 2 heads"
