@@ -109,7 +109,7 @@ def test_differences_are_of_the_seeds_that_both_have_and_bold_beyond_chance(runs
 def test_filling_leaves_the_rest_of_a_page_as_it_is(runs):
     stale = "Before.\n\n- Item:\n\n  <!-- table: smoothing -->\n  | stale |\n  <!-- end -->\n\nAfter.\n"
     before, _, after = evidence.fill(stale, runs).partition("  | plain |")
-    assert before.startswith("Before.\n\n- Item:\n\n  <!-- table: smoothing -->\n\n  |  | ResNet-10, ")
+    assert before.startswith("Before.\n\n- Item:\n\n  <!-- table: smoothing -->\n\n  |  | ResNet-10, 5 seeds | NLL |")
     assert after.endswith(" |\n\n  <!-- end -->\n\nAfter.\n")
     assert "stale" not in before + after
 
