@@ -61,7 +61,7 @@ def residual_network():
 def wrap(network, representation_weight):
     """The network with all four terms at their defaults but for one weight."""
     model = keras_collab.wrap(network)
-    model.collaborations["representation_similarity"].weight = representation_weight
+    model.terms["representation_similarity"].weight = representation_weight
     return model
 
 
@@ -102,7 +102,7 @@ def train_one(kind, seed, data, epochs, representation_weight, probe, move_bar):
     history = model.fit(*train, batch_size=BATCH_SIZE, epochs=epochs, **fitting).history
     after = model.evaluate(*test, batch_size=399, verbose=0, return_dict=True)
     tested = {f"test_{name}": [before[name], after[name]] for name in after}
-    terms = {name: [float(values[name]) for values in watch.measured] for name in probe.collaborations}
+    terms = {name: [float(values[name]) for values in watch.measured] for name in probe.terms}
     return model, {**history, **terms, **tested}
 
 
@@ -182,7 +182,7 @@ def main():
     probe = keras_collab.wrap(residual_network(), terms_in_full)
     probe.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
 
-    runs, models, terms = {kind: [] for kind in COLOURS}, {}, list(probe.collaborations)
+    runs, models, terms = {kind: [] for kind in COLOURS}, {}, list(probe.terms)
     with Progress("{task.description:7}", BarColumn(24), MofNCompleteColumn(), "epochs{task.fields[said]}") as progress:
         bars = {kind: progress.add_task(kind, total=options.seeds * options.epochs, said="") for kind in runs}
         for seed in range(options.seeds):

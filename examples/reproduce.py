@@ -283,14 +283,14 @@ def build(settings, dataset):
     """The network, and the model that trains it."""
     import keras_collab
     from keras_collab import baselines
-    from keras_collab.collab_model import default_collaborations
+    from keras_collab.collab_model import default_terms
 
     dropout = 0.3 if settings.method == "r_drop" and not settings.dropout else settings.dropout
     network = new_network(dataset, settings.network, settings.width, dropout=dropout, augment=settings.augment)
     method = settings.method
     wanted = {"all_four": TERMS, "terms": tuple(settings.terms)}.get(method, (method,))
     steps = -(-len(dataset.train) // settings.batch_size)
-    terms = [new_term(type(term), settings, steps) for term in default_collaborations() if term.name in wanted]
+    terms = [new_term(type(term), settings, steps) for term in default_terms() if term.name in wanted]
     if terms:
         return network, keras_collab.wrap(network, terms)
     if method.startswith("song_chai"):
@@ -416,7 +416,7 @@ def train(settings, options, folder):
         "best_epoch": recorder.best,
         "test": tested,
         "memorization": memorized,
-        "weights": {name: term.get_config()["weight"] for name, term in getattr(model, "collaborations", {}).items()},
+        "weights": {name: term.get_config()["weight"] for name, term in getattr(model, "terms", {}).items()},
         "seconds_per_step": statistics.median(seconds[1:] or seconds),
         "peak_memory": peak,
         "parameters": network.count_params(),
@@ -471,14 +471,14 @@ def redundancy(network, images):
     import keras
 
     import keras_collab
-    from keras_collab.kernel_similarity import kernel_similarity
-    from keras_collab.representation_similarity import representation_similarity
+    from keras_collab.terms.kernel_similarity import kernel_similarity
+    from keras_collab.terms.representation_similarity import representation_similarity
 
     reader = keras_collab.NetworkReader(network)
     taps = reader.taps("auto")
-    seen = keras.Model(reader.graph.inputs, [tap.tensor for tap in taps])(images[:256], training=False)
+    tensors = keras.Model(reader.graph.inputs, [tap.tensor for tap in taps])(images[:256], training=False)
     return {
-        "channels": {tap.path: float(representation_similarity(x)) for tap, x in zip(taps, seen, strict=True)},
+        "channels": {tap.path: float(representation_similarity(x)) for tap, x in zip(taps, tensors, strict=True)},
         "kernels": {kernel.path: float(kernel_similarity(kernel.read())) for kernel in reader.kernels()},
     }
 

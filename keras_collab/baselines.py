@@ -1,4 +1,4 @@
-"""What the collaboration terms are measured against: multi-head training, R-Drop, and exits that only training has.
+"""What the terms are measured against: multi-head training, R-Drop, and exits that only training has.
 
 Each trains a network through a larger graph, of which only the network is kept: `unwrap()`. They cost what they cost:
 heads and exits have weights of their own, R-Drop a second pass. The loss given to `compile` is not used for training,
@@ -14,15 +14,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.checks import check_range
+from keras_collab._checks import check_range
 from keras_collab.collab_model import CollabModel, check_not_wrapped, scoped
-from keras_collab.collaboration import weighted_mean
-from keras_collab.graph import check_network
-from keras_collab.head import Head, read_head
-from keras_collab.output_consistency import consistency_divergence, cross_entropy
-from keras_collab.reader import NetworkReader, Tap
-from keras_collab.relations import pool
-from keras_collab.sampling import scale_gradient
+from keras_collab.network.graph import check_network
+from keras_collab.network.head import Head, read_head
+from keras_collab.network.select import NetworkReader, Tap
+from keras_collab.terms.output_consistency import consistency_divergence, cross_entropy
+from keras_collab.terms.pairs import scale_gradient
+from keras_collab.terms.relations import pool
+from keras_collab.terms.term import weighted_mean
 
 _training: contextvars.ContextVar[Any] = contextvars.ContextVar("training", default=None)
 

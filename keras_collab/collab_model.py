@@ -1,4 +1,4 @@
-"""The model that trains a network with collaboration terms added to its loss."""
+"""The model that trains a network with terms of collaboration added to its loss."""
 
 import contextlib
 import contextvars
@@ -8,16 +8,16 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_collab.collaboration import Collaboration, Seen
-from keras_collab.description import Description, describe
-from keras_collab.graph import check_network, symbolic_ends
-from keras_collab.head import read_head
-from keras_collab.intermediate_consistency import IntermediateConsistency
-from keras_collab.kernel_similarity import KernelSimilarity
-from keras_collab.output_consistency import OutputConsistency
-from keras_collab.placement import check_same_placement
-from keras_collab.reader import Found, NetworkReader
-from keras_collab.representation_similarity import RepresentationSimilarity
+from keras_collab.network.graph import check_network, symbolic_ends
+from keras_collab.network.head import read_head
+from keras_collab.network.placement import check_same_placement
+from keras_collab.network.select import NetworkReader, Selection
+from keras_collab.terms.intermediate_consistency import IntermediateConsistency
+from keras_collab.terms.kernel_similarity import KernelSimilarity
+from keras_collab.terms.output_consistency import OutputConsistency
+from keras_collab.terms.representation_similarity import RepresentationSimilarity
+from keras_collab.terms.term import StepTensors, Term
+from keras_collab.tools.describe import Description, describe
 
 _RESERVED_NAMES = ("loss", "task_loss")
 
@@ -39,32 +39,30 @@ def scoped(variable: contextvars.ContextVar[Any], value: Any) -> Iterator[None]:
 class _Internals:
     """What Keras' saver and layer tracking must not see: they would store the network a second time."""
 
-    def __init__(self, network: keras.Model, reader: NetworkReader, found: Sequence[Found]):
+    def __init__(self, network: keras.Model, reader: NetworkReader, selections: Sequence[Selection]):
         self.network = network
-        self.found = tuple(found)
-        tensors = {id(x): x for reads in found for x in _tensors_read(reads)}
+        self.selections = tuple(selections)
+        tensors = {id(x): x for selection in selections for x in _tensors_read(selection)}
         self.tap_index = {key: index for index, key in enumerate(tensors)}
         self.tapped = reader.graph.tapped(list(tensors.values()))
         self.graph = reader.graph
 
 
-def _tensors_read(found: Found) -> list[keras.KerasTensor]:
-    return [tap.tensor for tap in found.taps] + ([found.head.features] if found.head else [])
+def _tensors_read(selection: Selection) -> list[keras.KerasTensor]:
+    return [tap.tensor for tap in selection.taps] + ([selection.head.features] if selection.head else [])
 
 
-def default_collaborations() -> list[Collaboration]:
+def default_terms() -> list[Term]:
     """All four terms with their default weights."""
     return [OutputConsistency(), IntermediateConsistency(), RepresentationSimilarity(), KernelSimilarity()]
 
 
-def wrap(
-    network: keras.Model, collaborations: Sequence[Collaboration] | None = None, *, name: str | None = None
-) -> "CollabModel":
+def wrap(network: keras.Model, terms: Sequence[Term] | None = None, *, name: str | None = None) -> "CollabModel":
     """Makes a network train with the collaboration of its own parts.
 
     Args:
         network: a Functional or built Sequential model. Its layers and weights are used as they are, never copied.
-        collaborations: terms to add to its loss. Defaults to all four with default weights.
+        terms: terms to add to its loss. Defaults to all four with default weights.
         name: name of the wrapped model. Defaults to the network's.
 
     Returns:
@@ -76,47 +74,47 @@ def wrap(
 
     >>> network = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3), classes=10)
     >>> model = keras_collab.wrap(network)
-    >>> list(model.collaborations)
+    >>> list(model.terms)
     ['output_consistency', 'intermediate_consistency', 'representation_similarity', 'kernel_similarity']
     """
-    return CollabModel(network, collaborations, name=name)
+    return CollabModel(network, terms, name=name)
 
 
 @keras.saving.register_keras_serializable("keras_collab")
 class CollabModel(keras.Model):
     """A network whose parts teach each other while it trains; see `wrap`.
 
-    `fit` adds `weight · value` of every collaboration to the network's own loss. `evaluate`, `predict`, `export` and
+    `fit` adds `weight · value` of every term to the network's own loss. `evaluate`, `predict`, `export` and
     `unwrap` are the network itself. The history has `loss` (the total), `task_loss` (without terms, regularizers and
     `add_loss`), one column of raw values a term, and `<term>_weight` for a scheduled weight.
 
     Args:
         network: a Functional or built Sequential model.
-        collaborations: terms to add to its loss. Defaults to all four with default weights.
+        terms: terms to add to its loss. Defaults to all four with default weights.
         name: name of the model. Defaults to the network's.
     """
 
     def __init__(
         self,
         network: keras.Model,
-        collaborations: Sequence[Collaboration] | None = None,
+        terms: Sequence[Term] | None = None,
         *,
         name: str | None = None,
     ):
         check_not_wrapped(network, CollabModel)
         check_network(network)
-        terms = default_collaborations() if collaborations is None else _checked(collaborations)
+        terms = default_terms() if terms is None else _checked(terms)
         reader = NetworkReader(network)
-        found = [_find(term, reader) for term in terms]
+        selections = [_select(term, reader) for term in terms]
         check_same_placement(network)
-        internals = _Internals(network, reader, found)
+        internals = _Internals(network, reader, selections)
 
         # Keras 3.15 on torch registers a weight by its path, which must not contain a dot ("mobilenetv2_0.35_224").
         super().__init__(*symbolic_ends(network), name=(name or network.name).replace(".", "_"))
         self.dtype_policy = network.dtype_policy
         self._internals = internals
-        for term, reads in zip(terms, found, strict=True):
-            term.join(reads)
+        for term, selection in zip(terms, selections, strict=True):
+            term.attach(selection)
         self._terms = terms
         self._step = self.add_weight(
             shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica", name="step"
@@ -131,8 +129,8 @@ class CollabModel(keras.Model):
         return self._internals.network
 
     @property
-    def collaborations(self) -> dict[str, Collaboration]:
-        """The terms by name. `model.collaborations["kernel_similarity"].weight = 0.5` takes effect at once."""
+    def terms(self) -> dict[str, Term]:
+        """The terms by name. `model.terms["kernel_similarity"].weight = 0.5` takes effect at once."""
         return {term.name: term for term in self._terms}
 
     def unwrap(self) -> keras.Model:
@@ -169,9 +167,9 @@ class CollabModel(keras.Model):
         self._task_tracker.update_state(self._task_loss(total), sample_weight=batch)
         weight_trackers = iter(self._weight_trackers)
         step = ops.convert_to_tensor(self._step)
-        for term, found, tracker in zip(self._terms, self._internals.found, self._value_trackers, strict=True):
+        for term, selection, tracker in zip(self._terms, self._internals.selections, self._value_trackers, strict=True):
             term.draw_at(step)
-            value = term(seen=self._seen(found, taps, outputs, y, sample_weight))
+            value = term(tensors=self._tensors(selection, taps, outputs, y, sample_weight))
             weight = term.weight_at(step)
             total = total + self._aggregate_additional_loss(weight * value)
             tracker.update_state(value, sample_weight=batch)
@@ -194,12 +192,14 @@ class CollabModel(keras.Model):
             total = total - self._aggregate_additional_loss(loss)
         return total / self._aggregate_additional_loss(ops.ones(()))
 
-    def _seen(self, found: Found, taps: Sequence[Any], outputs: Any, y: Any, sample_weight: Any) -> Seen:
+    def _tensors(
+        self, selection: Selection, taps: Sequence[Any], outputs: Any, y: Any, sample_weight: Any
+    ) -> StepTensors:
         read = {key: taps[index] for key, index in self._internals.tap_index.items()}
-        return Seen(
-            taps=tuple(tap.channels_last(read[id(tap.tensor)]) for tap in found.taps),
-            head=read_head(found.head, read[id(found.head.features)]) if found.head else None,
-            kernels=tuple(kernel for kernel in found.kernels if kernel.trainable),
+        return StepTensors(
+            taps=tuple(tap.channels_last(read[id(tap.tensor)]) for tap in selection.taps),
+            head=read_head(selection.head, read[id(selection.head.features)]) if selection.head else None,
+            kernels=tuple(kernel for kernel in selection.kernels if kernel.trainable),
             outputs=outputs,
             y=y,
             sample_weight=sample_weight,
@@ -208,8 +208,8 @@ class CollabModel(keras.Model):
     def _check_labels(self, y: Any) -> None:
         """Called where Keras builds losses and metrics: an error inside the first step would cost JAX its weights."""
         if y is not None and not _evaluating.get():
-            for term, found in zip(self._terms, self._internals.found, strict=True):
-                term.check_labels(found, y)
+            for term, selection in zip(self._terms, self._internals.selections, strict=True):
+                term.check_labels(selection, y)
 
     # Evaluation: the network's own columns only.
 
@@ -233,7 +233,7 @@ class CollabModel(keras.Model):
         if twice:
             raise ValueError(
                 f"The history would have two columns named {twice[0]!r}, one of the task's and one of the "
-                "collaborations'. Give the collaboration, or the network's output, another name=."
+                "terms'. Give the term, or the network's output, another name=."
             )
         return task if _evaluating.get() else {**task, **collaboration}
 
@@ -254,7 +254,7 @@ class CollabModel(keras.Model):
     def get_config(self):
         return {
             "network": keras.saving.serialize_keras_object(self.network),
-            "collaborations": [keras.saving.serialize_keras_object(term) for term in self._terms],
+            "terms": [keras.saving.serialize_keras_object(term) for term in self._terms],
             "name": self.name,
         }
 
@@ -263,7 +263,7 @@ class CollabModel(keras.Model):
         def restore(item):
             return keras.saving.deserialize_keras_object(item, custom_objects=custom_objects)
 
-        terms = [restore(term) for term in config["collaborations"]]
+        terms = [restore(term) for term in config["terms"]]
         return cls(restore(config["network"]), terms, name=config["name"])
 
 
@@ -274,43 +274,41 @@ def check_not_wrapped(network: Any, *wrappers: type[keras.Model]) -> None:
     if wrapped is not None:
         raise ValueError(
             f"'{wrapped.name}' is already wrapped. Take its network, {wrapped.name}.unwrap(), and give wrap() all the "
-            "collaborations it should have."
+            "terms it should have."
         )
 
 
-def _checked(collaborations: Any) -> list[Collaboration]:
-    if isinstance(collaborations, Collaboration):
-        raise TypeError(f"`collaborations` must be a list. Received: {collaborations!r}. Put it into brackets: [...].")
-    terms = list(collaborations)
+def _checked(terms: Any) -> list[Term]:
+    if isinstance(terms, Term):
+        raise TypeError(f"`terms` must be a list. Received: {terms!r}. Put it into brackets: [...].")
+    terms = list(terms)
     for term in terms:
-        if not isinstance(term, Collaboration):
+        if not isinstance(term, Term):
             raise TypeError(
-                f"`collaborations` must be a list of keras_collab.Collaboration objects, such as "
+                f"`terms` must be a list of keras_collab.Term objects, such as "
                 f"[keras_collab.OutputConsistency()]. Received: {term!r}."
             )
-        if term.found is not None:
+        if term.selection is not None:
             raise ValueError(
-                f"Collaboration '{term.name}' is already part of a model and holds that model's weight and draws. Make "
+                f"Term '{term.name}' is already part of a model and holds that model's weight and draws. Make "
                 f"a new one: {type(term).__name__}.from_config(term.get_config())."
             )
         if term.name in _RESERVED_NAMES:
             raise ValueError(
-                f"A collaboration cannot be named '{term.name}': the history's column of that name is Keras' or the "
+                f"A term cannot be named '{term.name}': the history's column of that name is Keras' or the "
                 "model's own. Give it another name=."
             )
     names = [term.name for term in terms] + [f"{term.name}_weight" for term in terms if term.scheduled]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(
-            f"Several collaborations would write the history's column {twice[0]!r}. Give each its own name=."
-        )
+        raise ValueError(f"Several terms would write the history's column {twice[0]!r}. Give each its own name=.")
     return terms
 
 
-def _find(term: Collaboration, reader: NetworkReader) -> Found:
+def _select(term: Term, reader: NetworkReader) -> Selection:
     try:
-        return term.find(reader)
+        return term.select(reader)
     except ValueError as error:
-        raise ValueError(f"Collaboration '{term.name}': {error}") from error
+        raise ValueError(f"Term '{term.name}': {error}") from error
     except TypeError as error:
-        raise TypeError(f"Collaboration '{term.name}': {error}") from error
+        raise TypeError(f"Term '{term.name}': {error}") from error

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.checks import check_range
+from keras_collab._checks import check_range
 
 
 class _Schedule(keras.optimizers.schedules.LearningRateSchedule):

@@ -17,10 +17,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_collab import balancing
-from keras_collab.checks import require
-from keras_collab.collab_model import CollabModel, default_collaborations, wrap
-from keras_collab.collaboration import Collaboration
+from keras_collab._checks import require
+from keras_collab.collab_model import CollabModel, default_terms, wrap
+from keras_collab.terms.term import Term
+from keras_collab.tools.balance import RANGE
+from keras_collab.tools.balance import balance as balance_weights
 
 keras_tuner: Any = require("keras_tuner", "`keras_collab.tuner` needs keras-tuner: `pip install 'keras-collab[tuner]'`")
 
@@ -72,7 +73,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
     def __init__(
         self,
         build_network: Callable[..., keras.Model],
-        terms: Sequence[Collaboration] | None = None,
+        terms: Sequence[Term] | None = None,
         *,
         data: Any = None,
         batch_size: int = 32,
@@ -85,7 +86,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
     ):
         super().__init__(name=name, tunable=tunable)
         self.build_network = build_network
-        self.terms = default_collaborations() if terms is None else list(terms)
+        self.terms = default_terms() if terms is None else list(terms)
         self.settings = dict(settings or {})
         self.choose_terms = choose_terms
         self.compile = compile
@@ -117,7 +118,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
         terms = [_copy(term, weight=_number(term)) for term in self.terms]
         model = wrap(self._network(hp), terms)
         self.compile(hp, model)
-        found = balancing.balance(model, data, batch_size=batch_size, verbose=False).ranges
+        found = balance_weights(model, data, batch_size=batch_size, verbose=False).ranges
         return {term.name: found.get(term.name, _around(term)) for term in self.terms}
 
     def _network(self, hp: Any) -> keras.Model:
@@ -139,7 +140,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
             model.optimizer.build(model.trainable_variables)
         return model
 
-    def _term(self, hp: Any, term: Collaboration) -> Collaboration | None:
+    def _term(self, hp: Any, term: Term) -> Term | None:
         if not self.choose_terms:
             return self._tuned(hp, term)
         if not hp.Boolean(term.name, default=True):
@@ -147,7 +148,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
         with hp.conditional_scope(term.name, [True]):
             return self._tuned(hp, term)
 
-    def _tuned(self, hp: Any, term: Collaboration) -> Collaboration:
+    def _tuned(self, hp: Any, term: Term) -> Term:
         low, high = self.ranges[term.name]
         tuned = {"weight": hp.Float(f"{term.name}_weight", low, high, sampling="log", default=(low * high) ** 0.5)}
         for setting, values in self.settings.items():
@@ -192,18 +193,18 @@ class CollabHyperModel(keras_tuner.HyperModel):
                 )
 
 
-def _copy(term: Collaboration, **changes: Any) -> Collaboration:
+def _copy(term: Term, **changes: Any) -> Term:
     return type(term).from_config({**term.get_config(), **changes})
 
 
-def _number(term: Collaboration) -> float:
+def _number(term: Term) -> float:
     weight = term.weight
     return float(weight) if isinstance(weight, numbers.Real) else 1.0
 
 
-def _around(term: Collaboration) -> tuple[float, float]:
+def _around(term: Term) -> tuple[float, float]:
     weight = _number(term) or 1.0
-    return weight / balancing.RANGE, weight * balancing.RANGE
+    return weight / RANGE, weight * RANGE
 
 
 def _record(path: Path, hp: Any, history: Mapping[str, Sequence[Any]]) -> None:

@@ -65,7 +65,7 @@ def test_weights_are_set_and_nothing_else_changes():
     for variable, value in zip(others, before, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(variable), value, err_msg=variable.path)
     assert found.batches == 4
-    assert found.weights == pytest.approx({name: term.weight for name, term in model.collaborations.items()})
+    assert found.weights == pytest.approx({name: term.weight for name, term in model.terms.items()})
     for name, (low, high) in found.ranges.items():
         assert (low, high) == pytest.approx((found.weights[name] / 10, found.weights[name] * 10))
     again = balance(model, data, share=0.1, batch_size=16, verbose=False)
@@ -101,15 +101,15 @@ def test_data_in_batches(make):
     assert [row.norm for row in found.terms] == pytest.approx([row.norm for row in expected.terms], rel=1e-4)
 
 
-class Nothing(keras_collab.Collaboration):
-    def call(self, seen):
+class Nothing(keras_collab.Term):
+    def call(self, tensors):
         return ops.zeros(())
 
 
 def test_a_term_without_gradient_keeps_its_weight(capsys):
     model = compiled(small_network(), [Nothing(0.7), *fixed_terms()])
     found = balance(model, small_data(), 1)
-    assert model.collaborations["nothing"].weight == 0.7
+    assert model.terms["nothing"].weight == 0.7
     assert "nothing" not in {*found.weights, *found.ranges}
     shown = capsys.readouterr().out
     assert "no gradient" in shown

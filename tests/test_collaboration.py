@@ -11,15 +11,15 @@ import keras_collab
 
 # The README shows these lines.
 @keras.saving.register_keras_serializable("my_project")
-class ConfidencePenalty(keras_collab.Collaboration):
+class ConfidencePenalty(keras_collab.Term):
     """Punishes predictions of low entropy (Pereyra et al., 2017, arXiv 1701.06548)."""
 
-    def find(self, network):
-        return keras_collab.Found(head=network.head())
+    def select(self, network):
+        return keras_collab.Selection(head=network.head())
 
-    def call(self, seen):
-        log_probabilities = ops.log_softmax(seen.head.logits)
-        return seen.mean_over_samples(ops.sum(ops.exp(log_probabilities) * log_probabilities, axis=-1))
+    def call(self, tensors):
+        log_probabilities = ops.log_softmax(tensors.head.logits)
+        return tensors.mean_over_samples(ops.sum(ops.exp(log_probabilities) * log_probabilities, axis=-1))
 
 
 def test_a_fifth_term(tmp_path):
@@ -34,16 +34,16 @@ def test_a_fifth_term(tmp_path):
     )
     model.save(tmp_path / "model.keras")
     restored = keras.saving.load_model(tmp_path / "model.keras")
-    assert restored.collaborations["confidence_penalty"].weight == pytest.approx(0.1)
+    assert restored.terms["confidence_penalty"].weight == pytest.approx(0.1)
     (first, _) = model.describe(verbose=False).terms
     assert np.isnan(first.share)  # It does not say what it costs.
 
 
 def test_a_term_that_reads_outputs_and_labels_only():
-    class Distance(keras_collab.Collaboration):
-        def call(self, seen):
-            labels = ops.cast(ops.reshape(seen.y, (-1, 1)), "float32")
-            return ops.mean(ops.square(seen.outputs - labels))
+    class Distance(keras_collab.Term):
+        def call(self, tensors):
+            labels = ops.cast(ops.reshape(tensors.y, (-1, 1)), "float32")
+            return ops.mean(ops.square(tensors.outputs - labels))
 
     network = small_network()
     model = keras_collab.wrap(network, [Distance()])
@@ -54,12 +54,12 @@ def test_a_term_that_reads_outputs_and_labels_only():
 
 
 def test_a_term_without_a_head_trains_with_sample_weights():
-    class Size(keras_collab.Collaboration):
-        def find(self, network):
-            return keras_collab.Found(taps=network.taps("relu1"))
+    class Size(keras_collab.Term):
+        def select(self, network):
+            return keras_collab.Selection(taps=network.taps("relu1"))
 
-        def call(self, seen):
-            return seen.mean_over_samples(ops.mean(ops.square(seen.taps[0]), axis=(1, 2, 3)))
+        def call(self, tensors):
+            return tensors.mean_over_samples(ops.mean(ops.square(tensors.taps[0]), axis=(1, 2, 3)))
 
     model = keras_collab.wrap(small_network(), [Size()])
     model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", run_eagerly=True)
@@ -79,8 +79,8 @@ def test_describe_counts_only_kernels_that_train():
 
 
 def test_call_must_be_written():
-    with pytest.raises(NotImplementedError, match="Collaboration must implement call"):
-        keras_collab.Collaboration().call(None)
+    with pytest.raises(NotImplementedError, match="Term must implement call"):
+        keras_collab.Term().call(None)
 
 
 def test_configs_make_the_same_term(make_term):
@@ -94,15 +94,15 @@ def test_public_names():
     assert sorted(keras_collab.__all__) == [
         "Balance",
         "CollabModel",
-        "Collaboration",
+        "Term",
         "Diagnosis",
-        "Found",
+        "Selection",
         "IntermediateConsistency",
         "KernelSimilarity",
         "NetworkReader",
         "OutputConsistency",
         "RepresentationSimilarity",
-        "Seen",
+        "StepTensors",
         "balance",
         "datasets",
         "diagnose",

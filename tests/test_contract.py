@@ -1,4 +1,4 @@
-"""The contract: what training with collaborations leaves as it is, and what it adds. On every backend."""
+"""The contract: what training with terms leaves as it is, and what it adds. On every backend."""
 
 import subprocess
 import sys
@@ -260,7 +260,7 @@ def test_total_of_one_step_is_the_sum_for_each_term(make_term):
     x, y = small_data()
     model = compile_model(keras_collab.wrap(small_network(), [make_term(weight=3.0)]), metrics=None, run_eagerly=True)
     logs = model.train_on_batch(x, y, sample_weight=np.ones(len(x), "float32"), return_dict=True)
-    (name,) = model.collaborations
+    (name,) = model.terms
     assert logs["loss"] == pytest.approx(logs["task_loss"] + 3.0 * logs[name], abs=1e-5)
     assert logs[name] > 0
 
@@ -309,13 +309,13 @@ def test_round_trip_restores_all_and_fit_goes_on_as_if_never_stopped(tmp_path):
     ]
     model = compile_model(keras_collab.wrap(small_network(), terms))
     model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
-    model.collaborations["output_consistency"].weight = 0.25
+    model.terms["output_consistency"].weight = 0.25
     model.save(tmp_path / "model.keras")
     restored = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_array_equal(restored.predict(x, verbose=0), model.predict(x, verbose=0))
-    assert restored.collaborations["output_consistency"].weight == 0.25
-    assert restored.collaborations["kernel_similarity"].weight.steps == 9
-    assert restored.collaborations["representation_similarity"].layers == ["relu1"]
+    assert restored.terms["output_consistency"].weight == 0.25
+    assert restored.terms["kernel_similarity"].weight.steps == 9
+    assert restored.terms["representation_similarity"].layers == ["relu1"]
     histories = [m.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history for m in (model, restored)]
     for column, values in histories[0].items():
         np.testing.assert_allclose(values, histories[1][column], rtol=1e-5, err_msg=column)

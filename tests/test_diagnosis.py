@@ -8,9 +8,9 @@ from keras import layers, ops
 
 import keras_collab
 from keras_collab import KernelSimilarity, diagnose, wrap
-from keras_collab.diagnosis import _Halves, alignment
-from keras_collab.kernel_similarity import kernel_similarity
-from keras_collab.representation_similarity import representation_similarity
+from keras_collab.terms.kernel_similarity import kernel_similarity
+from keras_collab.terms.representation_similarity import representation_similarity
+from keras_collab.tools.diagnose import _Halves, alignment
 
 
 def test_numbers_are_those_of_the_terms():

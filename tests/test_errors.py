@@ -112,8 +112,8 @@ REPRESENTATION, KERNEL = keras_collab.RepresentationSimilarity, keras_collab.Ker
         ),
         (small_network, lambda: [KERNEL(name="loss")], ValueError, r"cannot be named 'loss'"),
         (small_network, lambda: [KERNEL(name="task_loss")], ValueError, r"cannot be named 'task_loss'"),
-        (small_network, lambda: [layers.Dense(3)], TypeError, r"must be a list of keras_collab.Collaboration.*Dense"),
-        (small_network, lambda: [KERNEL], TypeError, r"must be a list of keras_collab.Collaboration objects"),
+        (small_network, lambda: [layers.Dense(3)], TypeError, r"must be a list of keras_collab.Term.*Dense"),
+        (small_network, lambda: [KERNEL], TypeError, r"must be a list of keras_collab.Term objects"),
         (small_network, lambda: [OUTPUT(head="tail")], ValueError, r"no classifier makes an output named 'tail'.*head"),
     ],
 )
@@ -140,7 +140,7 @@ def test_already_wrapped_and_a_term_already_used():
     with pytest.raises(ValueError, match=r"'kernel_similarity' is already part of a model.*from_config"):
         keras_collab.wrap(small_network(), [term])
     again = keras_collab.KernelSimilarity.from_config(term.get_config())
-    assert list(keras_collab.wrap(small_network(), [again]).collaborations) == ["kernel_similarity"]
+    assert list(keras_collab.wrap(small_network(), [again]).terms) == ["kernel_similarity"]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_bad_seeds(seed):
 
 
 def test_a_single_term_that_is_not_in_a_list():
-    with pytest.raises(TypeError, match=r"`collaborations` must be a list. Received: <KernelSimilarity"):
+    with pytest.raises(TypeError, match=r"`terms` must be a list. Received: <KernelSimilarity"):
         keras_collab.wrap(small_network(), keras_collab.KernelSimilarity())
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_collab import Collaboration, Found, NetworkReader, OutputConsistency, wrap
-from keras_collab.head import read_head
+from keras_collab import NetworkReader, OutputConsistency, Selection, Term, wrap
+from keras_collab.network.head import read_head
 
 BACKEND = keras.backend.backend()
 
@@ -19,21 +19,21 @@ def compile_model(model, loss):
     model.compile(keras.optimizers.SGD(0.0), loss, **settings)
 
 
-class HeadGap(Collaboration):
+class HeadGap(Term):
     """How far what the head's kernel makes of its features is from what the network says, in every training step."""
 
-    def find(self, network):
-        return Found(head=network.head())
+    def select(self, network):
+        return Selection(head=network.head())
 
-    def call(self, seen):
-        said, logits = ops.cast(seen.outputs, "float32"), seen.head.logits
-        if seen.head.head.activation == "softmax":
+    def call(self, tensors):
+        said, logits = ops.cast(tensors.outputs, "float32"), tensors.head.logits
+        if tensors.head.head.activation == "softmax":
             # Logits up to a constant for each sample, which log-softmax takes away.
             said, found = ops.log(said), ops.log_softmax(logits, axis=-1)
-        elif seen.head.head.activation == "sigmoid":
+        elif tensors.head.head.activation == "sigmoid":
             found = ops.softmax(logits, axis=-1)[..., 1]
         else:
-            found = logits[..., 1] if seen.head.head.two_way else logits
+            found = logits[..., 1] if tensors.head.head.two_way else logits
         return ops.max(ops.abs(ops.reshape(said, ops.shape(found)) - found))
 
 
@@ -129,7 +129,7 @@ def test_network_with_a_dot_in_its_name():
     assert network.name == "mobilenetv2_0.35_32"
     model = wrap(network, [OutputConsistency()])
     assert model.describe(verbose=False).terms[0].head == "predictions"
-    assert model.collaborations["output_consistency"].found.head.size == 1280
+    assert model.terms["output_consistency"].selection.head.size == 1280
 
 
 def test_half_precision_softmax_is_no_detour():
@@ -193,7 +193,7 @@ def test_several_outputs_need_a_choice():
     with pytest.raises(ValueError, match=r"network 'net' has 2 outputs; choose one with head=\.") as error:
         NetworkReader(network).head()
     assert "Outputs with a classifier: ['zeta', 'alpha']" in str(error.value)
-    with pytest.raises(ValueError, match=r"^Collaboration 'output_consistency': network 'net' has 2 outputs"):
+    with pytest.raises(ValueError, match=r"^Term 'output_consistency': network 'net' has 2 outputs"):
         wrap(network, [OutputConsistency()])
 
 

@@ -35,7 +35,7 @@ def test_narrower_larger_and_wrapped(make):
     assert trainable(network) < 100_000
     assert any(layer.name == "dropout" for layer in network.layers)
     model = keras_collab.wrap(network)
-    taps = model.collaborations["representation_similarity"].found.taps
+    taps = model.terms["representation_similarity"].selection.taps
     assert len(taps) >= 3
     assert taps[-1].position_count >= 9
 
@@ -45,4 +45,4 @@ def test_narrower_larger_and_wrapped(make):
 def test_digits_and_fashion_mnist_are_not_too_small(make, side):
     network = make((side, side, 1), 10, width=4)
     assert network(np.zeros((2, side, side, 1), "float32")).shape == (2, 10)
-    assert len(keras_collab.wrap(network).collaborations["representation_similarity"].found.taps) >= 3
+    assert len(keras_collab.wrap(network).terms["representation_similarity"].selection.taps) >= 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_collab import Collaboration, Found, NetworkReader, OutputConsistency, wrap
+from keras_collab import NetworkReader, OutputConsistency, Selection, Term, wrap
 
 BACKEND = keras.backend.backend()
 SAMPLES = 6
@@ -340,14 +340,14 @@ def skip_channels_first_on_tensorflow(make):
         pytest.skip("TensorFlow has no channels-first convolutions on the CPU.")
 
 
-class MeanSquares(Collaboration):
+class MeanSquares(Term):
     """Reads all that there is to read, and tells the sum of its mean squares."""
 
-    def find(self, network):
-        return Found(taps=network.taps(), head=network.head(), kernels=network.kernels())
+    def select(self, network):
+        return Selection(taps=network.taps(), head=network.head(), kernels=network.kernels())
 
-    def call(self, seen):
-        read = [*seen.taps, seen.head.features, *(kernel.read() for kernel in seen.kernels)]
+    def call(self, tensors):
+        read = [*tensors.taps, tensors.head.features, *(kernel.read() for kernel in tensors.kernels)]
         return sum(ops.mean(ops.square(ops.cast(values, "float32"))) for values in read)
 
 
@@ -413,9 +413,9 @@ def test_trains_with_all_terms_compiled(make):
     model = wrap(case.network)
     compile_model(model, case.loss, run_eagerly=False)
     history = model.fit(case.x, case.y, batch_size=SAMPLES, epochs=2, verbose=0).history
-    assert set(history) == {"loss", "task_loss", *model.collaborations}
-    assert all(min(history[name]) > 0 for name in model.collaborations)
-    total = sum(term.weight * np.array(history[name]) for name, term in model.collaborations.items())
+    assert set(history) == {"loss", "task_loss", *model.terms}
+    assert all(min(history[name]) > 0 for name in model.terms)
+    total = sum(term.weight * np.array(history[name]) for name, term in model.terms.items())
     np.testing.assert_allclose(history["loss"], history["task_loss"] + total, rtol=1e-5)
     expected = loss_by_numpy(case.loss, case.y, case.network(case.x, training=False))
     np.testing.assert_allclose(model.evaluate(case.x, case.y, verbose=0), expected, rtol=case.tolerance)
@@ -548,18 +548,20 @@ def test_one_forward_pass_a_step(nested):
 # Several outputs.
 
 
-class MeanLabel(Collaboration):
+class MeanLabel(Term):
     """The mean class of one head's labels, weighted as its task loss weighs the samples."""
 
     def __init__(self, head):
         super().__init__(weight=0.5)
         self.head = head
 
-    def find(self, network):
-        return Found(head=network.head(self.head))
+    def select(self, network):
+        return Selection(head=network.head(self.head))
 
-    def call(self, seen):
-        return seen.mean_over_samples(ops.matmul(seen.labels, ops.arange(seen.head.head.classes, dtype="float32")))
+    def call(self, tensors):
+        return tensors.mean_over_samples(
+            ops.matmul(tensors.labels, ops.arange(tensors.head.head.classes, dtype="float32"))
+        )
 
 
 ZETA, ALPHA = np.array([0, 1, 2, 2, 2, 2]), np.array([3, 3, 0, 1, 3, 3])

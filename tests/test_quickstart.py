@@ -71,7 +71,7 @@ def test_plain_and_wrapped_differ_by_the_wrapping_alone(quickstart, monkeypatch)
 
     def wrap_with_weights_0(network):
         model = wrap(network)
-        for term in model.collaborations.values():
+        for term in model.terms.values():
             term.weight = 0.0
         return model
 

@@ -1,4 +1,4 @@
-"""What a collaboration may ask of a network: taps and kernels, by name, pattern, function or rule."""
+"""What a term may ask of a network: taps and kernels, by name, pattern, function or rule."""
 
 import re
 
@@ -6,7 +6,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_collab import Found, KernelSimilarity, NetworkReader, RepresentationSimilarity, wrap
+from keras_collab import KernelSimilarity, NetworkReader, RepresentationSimilarity, Selection, wrap
 
 
 def branch(name):
@@ -153,7 +153,7 @@ def test_layer_with_one_filter_has_nothing_to_compare():
 
 def test_found_names_each_layer_once(network):
     reader = NetworkReader(network)
-    found = Found(taps=reader.taps(["shared", "hidden"]), kernels=reader.kernels(["shared", "conv"]))
+    found = Selection(taps=reader.taps(["shared", "hidden"]), kernels=reader.kernels(["shared", "conv"]))
     assert found.paths == ["shared", "hidden", "left/conv"]
 
 
@@ -214,7 +214,7 @@ def test_too_few_layers(network):
 
 
 def test_error_names_the_collaboration(network):
-    with pytest.raises(ValueError, match=r"^Collaboration 'repeats': no name of a layer matches 'nowhere'"):
+    with pytest.raises(ValueError, match=r"^Term 'repeats': no name of a layer matches 'nowhere'"):
         wrap(network, [RepresentationSimilarity(layers="nowhere", name="repeats")])
-    with pytest.raises(TypeError, match=r"^Collaboration 'kernel_similarity': `layers` takes"):
+    with pytest.raises(TypeError, match=r"^Term 'kernel_similarity': `layers` takes"):
         wrap(network, [KernelSimilarity(layers=7)])

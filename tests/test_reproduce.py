@@ -17,7 +17,7 @@ import records
 import reproduce
 
 import keras_collab
-from keras_collab.collab_model import default_collaborations
+from keras_collab.collab_model import default_terms
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROGRAM = EXAMPLES / "reproduce.py"
@@ -250,7 +250,7 @@ def test_ready_grids_can_be_read(name):
     assert "plain" in {run.method for run in runs}
     assert len({run.candidate for run in runs}) > 1
     for run in {run.candidate: run for run in runs}.values():
-        for term in default_collaborations():
+        for term in default_terms():
             if term.name in run.terms:
                 assert reproduce.new_term(type(term), run, 16).name == term.name
 

@@ -54,7 +54,7 @@ def test_bad_schedules(make, message):
 def test_a_number_assigned_between_fits_takes_effect():
     x, y = small_data(16)
     model = wrapped(2.0)
-    term = model.collaborations["kernel_similarity"]
+    term = model.terms["kernel_similarity"]
     added = []
     for weight in (2.0, 0.5, 0.0):
         term.weight = weight
@@ -66,7 +66,7 @@ def test_a_number_assigned_between_fits_takes_effect():
 
 class SetWeight(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
-        self.model.collaborations["kernel_similarity"].weight = float(epoch)
+        self.model.terms["kernel_similarity"].weight = float(epoch)
 
 
 def test_a_callback_may_set_the_weight():
@@ -81,14 +81,14 @@ def test_a_schedule_counts_steps_and_a_number_takes_over(tmp_path):
     model = wrapped(Ramp(6.0, steps=6))
     history = model.fit(x, y, batch_size=8, epochs=4, verbose=0).history
     assert history["kernel_similarity_weight"] == pytest.approx([0.5, 2.5, 4.5, 6.0])
-    term = model.collaborations["kernel_similarity"]
+    term = model.terms["kernel_similarity"]
     assert term.weight.steps == 6
     term.weight = 1.5
     assert term.weight == 1.5
     history = model.fit(x, y, batch_size=8, verbose=0).history
     assert history["kernel_similarity_weight"] == pytest.approx([1.5])
     model.save(tmp_path / "model.keras")
-    restored = keras.saving.load_model(tmp_path / "model.keras").collaborations["kernel_similarity"]
+    restored = keras.saving.load_model(tmp_path / "model.keras").terms["kernel_similarity"]
     assert (restored.scheduled, restored.weight) == (True, 1.5)
 
 
@@ -128,4 +128,4 @@ def test_wrapping_consumes_no_random_numbers():
     before = random.getstate()
     model = keras_collab.wrap(network)
     assert random.getstate() == before
-    assert len({term.seed for term in model.collaborations.values()}) == 4
+    assert len({term.seed for term in model.terms.values()}) == 4

@@ -8,17 +8,21 @@ import pytest
 from keras import layers, ops
 
 import keras_collab
-from keras_collab.intermediate_consistency import cka_distance, neighbour_divergence, relational_divergence
-from keras_collab.kernel_similarity import kernel_similarity, welch_bound
-from keras_collab.output_consistency import (
+from keras_collab.terms.intermediate_consistency import cka_distance, neighbour_divergence, relational_divergence
+from keras_collab.terms.kernel_similarity import kernel_similarity, welch_bound
+from keras_collab.terms.output_consistency import (
     consistency_divergence,
     cross_entropy,
     ensemble_divergence,
     generalised_jensen_shannon,
 )
-from keras_collab.relations import log_relations
-from keras_collab.representation_similarity import representation_similarity, sample_positions, squared_correlations
-from keras_collab.sampling import Blocks, cosines, mean_over_all_pairs, mean_over_pairs, pick, window
+from keras_collab.terms.pairs import Blocks, cosines, mean_over_all_pairs, mean_over_pairs, pick, window
+from keras_collab.terms.relations import log_relations
+from keras_collab.terms.representation_similarity import (
+    representation_similarity,
+    sample_positions,
+    squared_correlations,
+)
 
 RNG = np.random.default_rng(5)
 

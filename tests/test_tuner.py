@@ -89,7 +89,7 @@ def test_searches_end_with_a_trained_model(search, data, tmp_path):
     best = tuner.get_best_models()[0]
     weight = trial.hyperparameters.get("kernel_similarity_weight")
     assert 1 <= weight <= 100  # A tenth of the default, 10, to ten times it.
-    assert best.collaborations["kernel_similarity"].weight == pytest.approx(weight)
+    assert best.terms["kernel_similarity"].weight == pytest.approx(weight)
     logs = best.evaluate(*data["validation_data"], return_dict=True, verbose=0)
     if tuner.oracle.objective.name == "val_accuracy":
         scores = [max(run["history"]["val_accuracy"]) for run in executions(tuner, trial)]
@@ -128,15 +128,15 @@ def test_what_is_searched():
     }
     given = [OutputConsistency(), IntermediateConsistency(0.5)]
     model = CollabHyperModel(small_network, given, balance=False, settings=settings, choose_terms=True).build(hp)
-    assert list(model.collaborations) == ["output_consistency", "intermediate_consistency"]
+    assert list(model.terms) == ["output_consistency", "intermediate_consistency"]
     assert hp.values["output_consistency_temperature"] == 2.0  # The term's own.
     assert hp.values["intermediate_consistency_weight"] == pytest.approx(0.5)
     assert hp.values["output_consistency_parts"] == 2
     hp.values |= {"output_consistency": False, "intermediate_consistency_layers": "conv[01]"}
     model = CollabHyperModel(small_network, given, balance=False, settings=settings, choose_terms=True).build(hp)
-    (term,) = model.collaborations.values()
+    (term,) = model.terms.values()
     assert term.get_config()["layers"] == "conv[01]"
-    assert given[0].found is None
+    assert given[0].selection is None
 
 
 def test_networks_and_optimizers_have_hyperparameters(data):
@@ -149,7 +149,7 @@ def test_networks_and_optimizers_have_hyperparameters(data):
     hp = keras_tuner.HyperParameters()
     model = CollabHyperModel(build_network, [], balance=True, compile=compile_model).build(hp)
     assert model.output_shape == (None, 10)
-    assert model.collaborations == {}
+    assert model.terms == {}
     assert sorted(hp.values) == ["classes", "learning_rate"]
 
 
@@ -176,7 +176,7 @@ def test_trials_of_other_weights_do_not_compile_again(tmp_path):
             hp.values["kernel_similarity_weight"] = weight
             keras.utils.set_random_seed(0)
             model = hypermodel.build(hp)
-            assert model.collaborations["kernel_similarity"].weight == weight
+            assert model.terms["kernel_similarity"].weight == weight
             model.train_on_batch(np.ones((4, *model.input_shape[1:])), np.arange(4) % 3)
     """
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])

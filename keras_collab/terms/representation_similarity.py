@@ -6,10 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.checks import check_range
-from keras_collab.collaboration import Collaboration, Seen, Weight
-from keras_collab.reader import Found, Layers, NetworkReader, Tap
-from keras_collab.sampling import (
+from keras_collab._checks import check_range
+from keras_collab.network.select import Layers, NetworkReader, Selection, Tap
+from keras_collab.terms.pairs import (
     Blocks,
     cosines,
     draw_index,
@@ -19,6 +18,7 @@ from keras_collab.sampling import (
     scale_gradient,
     window,
 )
+from keras_collab.terms.term import StepTensors, Term, Weight
 
 
 def squared_correlations(rows: Any, columns: Any) -> Any:
@@ -62,7 +62,7 @@ def representation_similarity(tap: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("keras_collab")
-class RepresentationSimilarity(Collaboration):
+class RepresentationSimilarity(Term):
     """Makes the channels of a layer carry different things: penalises their squared correlation.
 
     X = the tap as (positions, channels), centred and scaled per channel; R = XᵀX / N; the loss is the mean over taps
@@ -73,7 +73,7 @@ class RepresentationSimilarity(Collaboration):
     pairs.
 
     Args:
-        weight: number >= 0 or schedule, see `Collaboration`. Defaults to 10: with the other terms as accurate
+        weight: number >= 0 or schedule, see `Term`. Defaults to 10: with the other terms as accurate
             as 1 without label noise, and 3 to 6 points better with it (examples/results/choose-together.jsonl). Where
             images are not augmented it has cost accuracy (examples/results/choose-unaugmented.jsonl).
         layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
@@ -82,7 +82,7 @@ class RepresentationSimilarity(Collaboration):
         max_channels: channels in a block, at most; a tap with no more channels than that is compared in full.
             Defaults to 32.
         name: column in the history. Defaults to `"representation_similarity"`.
-        seed: integer seed of the draws, see `Collaboration`.
+        seed: integer seed of the draws, see `Term`.
 
     All samples count alike: sample weights do not apply.
     """
@@ -102,16 +102,16 @@ class RepresentationSimilarity(Collaboration):
         self.max_positions = check_range(self, max_positions=max_positions, least=1, whole=True)
         self.max_channels = check_range(self, max_channels=max_channels, least=2, whole=True)
 
-    def find(self, network: NetworkReader) -> Found:
+    def select(self, network: NetworkReader) -> Selection:
         taps = network.taps(self.layers)
         single = [tap.path for tap in taps if tap.channels < 2]
         if single:
             raise ValueError(f"layers {single} have a single channel, so there is nothing to compare; leave them out.")
-        return Found(taps=taps)
+        return Selection(taps=taps)
 
-    def call(self, seen: Seen) -> Any:
-        draws = keras.random.uniform((len(seen.taps), 3, 3), seed=self.seed_generator)
-        value = ops.mean(ops.stack([self._sampled(tap, draws[i]) for i, tap in enumerate(seen.taps)]))
+    def call(self, tensors: StepTensors) -> Any:
+        draws = keras.random.uniform((len(tensors.taps), 3, 3), seed=self.seed_generator)
+        value = ops.mean(ops.stack([self._sampled(tap, draws[i]) for i, tap in enumerate(tensors.taps)]))
         return scale_gradient(value, 2.0)  # The gradient towards one channel of a pair stands for both.
 
     def _sampled(self, tap: Any, draws: Any) -> Any:
@@ -123,8 +123,8 @@ class RepresentationSimilarity(Collaboration):
         item = blocks.count * ops.arange(blocks.length, dtype="int32")
         return mean_over_pairs(values, first + item, second + item, blocks.pair_weight)
 
-    def operations(self, found: Found, batch_size: int) -> float:
-        return sum(self._operations(tap, batch_size) for tap in found.taps)
+    def operations(self, selection: Selection, batch_size: int) -> float:
+        return sum(self._operations(tap, batch_size) for tap in selection.taps)
 
     def _operations(self, tap: Tap, batch_size: int) -> float:
         blocks = Blocks(tap.channels, self.max_channels)

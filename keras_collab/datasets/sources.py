@@ -1,18 +1,4 @@
-"""Image data sets in memory, with splits that stay what they are and the augmentation that the field uses.
-
-Each function returns a `Dataset`, downloads nothing, leaves the test split alone and takes by keyword:
-
-- `validation`: training images cut off for validation: a share (>= 0.0 and < 1.0) or a number. Defaults to a tenth.
-- `subset`: number of the other training images to keep, at least one a class. Defaults to all of them.
-- `seed`: which images these are. Of one seed, a larger subset holds every smaller one.
-
-Both cuts are stratified: each class keeps its share.
-
->>> data = keras_collab.datasets.digits(subset=100)
->>> data
-Dataset(name='digits', train=100 images, validation=144 images, test=360 images, classes=10, input_shape=(8, 8, 1))
->>> model = keras.Sequential([keras.Input(data.input_shape), *data.preprocessing(), network])
-"""
+"""The data sets that have a name, read from where they lie on this machine. Nothing is downloaded."""
 
 import contextlib
 import difflib
@@ -27,23 +13,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_collab.checks import INSTALL, require
-from keras_collab.dataset import Dataset, RandomPadCrop, Split, stratified_order
-from keras_collab.image_folder import image_folder
-
-__all__ = [
-    "Dataset",
-    "RandomPadCrop",
-    "Split",
-    "cifar10",
-    "cifar100",
-    "digits",
-    "fashion_mnist",
-    "image_folder",
-    "imagenet32",
-    "load",
-    "stl10",
-]
+from keras_collab._checks import INSTALL, require
+from keras_collab.datasets.dataset import Dataset, Split, stratified_order
 
 _Dir = str | os.PathLike[str] | None
 _DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # Where the package dataset-fashion-mnist puts its files.

@@ -6,11 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.checks import check_choice, check_range
-from keras_collab.collaboration import Collaboration, Seen, Weight
-from keras_collab.kernels import Kernel
-from keras_collab.reader import Found, Layers, NetworkReader
-from keras_collab.sampling import Blocks, cosines, draw_index, mean_over_all_pairs, mean_over_pairs, scale_gradient
+from keras_collab._checks import check_choice, check_range
+from keras_collab.network.layers import Kernel
+from keras_collab.network.select import Layers, NetworkReader, Selection
+from keras_collab.terms.pairs import Blocks, cosines, draw_index, mean_over_all_pairs, mean_over_pairs, scale_gradient
+from keras_collab.terms.term import StepTensors, Term, Weight
 
 FORMS = ("cosine", "angle")
 
@@ -46,7 +46,7 @@ def _pair_values(cosine: Any, form: str) -> Any:
 
 
 @keras.saving.register_keras_serializable("keras_collab")
-class KernelSimilarity(Collaboration):
+class KernelSimilarity(Term):
     """Makes the filters of a layer look for different things: penalises the squared cosine between them.
 
     w_i = filter i as a vector; the loss is the mean over layers of the mean over i != j of cos²(w_i, w_j), less the
@@ -60,7 +60,7 @@ class KernelSimilarity(Collaboration):
     - `"angle"`: mean of (arccos cos − π/2)², the angular form of Evenly-Dispersing Regularization ("ADK").
 
     Args:
-        weight: number >= 0 or schedule, see `Collaboration`. Defaults to 10: the combination without it was 4 points
+        weight: number >= 0 or schedule, see `Term`. Defaults to 10: the combination without it was 4 points
             worse with label noise (one run) and the same without, and 100 was worse with noise and on a VGG-16
             (examples/results/choose-together.jsonl).
         layers: layers with kernels (names, a regular expression, a function of the layer), or `"auto"`: every
@@ -69,7 +69,7 @@ class KernelSimilarity(Collaboration):
         max_filters: filters in a block, at most. Defaults to 8.
         form: one of the above. Defaults to `"cosine"`.
         name: column in the history. Defaults to `"kernel_similarity"`.
-        seed: integer seed of the draws, see `Collaboration`.
+        seed: integer seed of the draws, see `Term`.
 
     Frozen layers take no penalty; freeze and unfreeze before `compile`, as always in Keras.
     """
@@ -89,16 +89,16 @@ class KernelSimilarity(Collaboration):
         self.layers = layers
         self.max_filters = check_range(self, max_filters=max_filters, least=2, whole=True)
 
-    def find(self, network: NetworkReader) -> Found:
-        return Found(kernels=network.kernels(self.layers))
+    def select(self, network: NetworkReader) -> Selection:
+        return Selection(kernels=network.kernels(self.layers))
 
-    def call(self, seen: Seen) -> Any:
-        if not seen.kernels:
+    def call(self, tensors: StepTensors) -> Any:
+        if not tensors.kernels:
             return ops.zeros(())
         alike: dict[tuple[int, int], list[Kernel]] = {}  # These take one product together, not one each.
-        for kernel in seen.kernels:
+        for kernel in tensors.kernels:
             alike.setdefault((kernel.size, self._blocks(kernel).length), []).append(kernel)
-        draws = keras.random.uniform((3, len(seen.kernels)), seed=self.seed_generator)
+        draws = keras.random.uniform((3, len(tensors.kernels)), seed=self.seed_generator)
         values, start = [], 0
         for kernels in alike.values():
             values.append(self._sampled(kernels, draws[:, start : start + len(kernels)]))
@@ -127,9 +127,9 @@ class KernelSimilarity(Collaboration):
     def _least(self, kernel: Kernel) -> float:
         return welch_bound(kernel.filters, kernel.size) if self.form == "cosine" else 0.0
 
-    def operations(self, found: Found, batch_size: int) -> float:
+    def operations(self, selection: Selection, batch_size: int) -> float:
         total = 0.0
-        for kernel in (kernel for kernel in found.kernels if kernel.trainable):
+        for kernel in (kernel for kernel in selection.kernels if kernel.trainable):
             blocks = self._blocks(kernel)
             # Two products; normalising takes about 8 operations a weight, spreading the gradient 2 a weight.
             total += kernel.size * blocks.length * (4.0 * blocks.length + 16.0 + 2.0 * blocks.count)

@@ -13,9 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from keras_collab.batches import first_batches
-from keras_collab.checks import check_range
+from keras_collab._checks import check_range
 from keras_collab.collab_model import CollabModel
+from keras_collab.tools._batches import first_batches
 
 RANGE = 10.0  # A search goes from a tenth of the start weight to ten times it.
 
@@ -77,8 +77,8 @@ class Balance:
     def __rich__(self) -> Table:
         title = f"gradients of {self.batches} batches, each term's at {self.share:g} of the task's"
         table = Table(title=title, box=box.SIMPLE)
-        for name in ("collaboration", "was", "share", "weight", "±", "search"):
-            table.add_column(name, justify="left" if name == "collaboration" else "right", no_wrap=True)
+        for name in ("term", "was", "share", "weight", "±", "search"):
+            table.add_column(name, justify="left" if name == "term" else "right", no_wrap=True)
         for term in self.terms:
             none = math.isnan(term.weight)
             table.add_row(
@@ -136,7 +136,7 @@ def balance(
         )
     if not model.compiled:
         raise ValueError("`balance` measures the task's loss: call model.compile(optimizer, loss) before.")
-    scheduled = [term.name for term in model.collaborations.values() if term.scheduled]
+    scheduled = [term.name for term in model.terms.values() if term.scheduled]
     if scheduled:
         raise ValueError(
             f"`balance` sets numbers, but {scheduled} have a schedule as their weight. Balance a model whose terms "
@@ -148,11 +148,11 @@ def balance(
     squares = _measure(model, first_batches(data, batches, batch_size))
     rows = [
         _row(term.name, term.weight, squares[:, 0], squares[:, 1 + index], share)
-        for index, term in enumerate(model.collaborations.values())
+        for index, term in enumerate(model.terms.values())
     ]
     for row in rows:
         if not math.isnan(row.weight):
-            model.collaborations[row.name].weight = row.weight
+            model.terms[row.name].weight = row.weight
     result = Balance(share, len(squares), tuple(rows))
     if verbose:
         Console().print(result)
@@ -193,7 +193,7 @@ class _Parts(CollabModel):
     """Its loss is the task's, times a variable, and the terms' of another model of the same network."""
 
     def __init__(self, model: CollabModel):
-        terms = [type(term).from_config(term.get_config()) for term in model.collaborations.values()]
+        terms = [type(term).from_config(term.get_config()) for term in model.terms.values()]
         super().__init__(model.network, terms)
         self.task_weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="task_weight")
 
@@ -203,7 +203,7 @@ class _Parts(CollabModel):
     def choose(self, part: int) -> None:
         """0 for the task, 1 for the first term, and so on."""
         self.task_weight.assign(float(part == 0))
-        for index, term in enumerate(self.collaborations.values(), start=1):
+        for index, term in enumerate(self.terms.values(), start=1):
             term.weight = float(index == part)
 
 
@@ -224,7 +224,7 @@ def _measure(model: CollabModel, batches: Iterator[Any]) -> NDArray[Any]:
     try:
         for x, y, sample_weight in batches:
             found.append([])
-            for part in range(1 + len(parts.collaborations)):
+            for part in range(1 + len(parts.terms)):
                 parts.choose(part)
                 parts.train_on_batch(x, y, sample_weight)
                 found[-1].append(ops.convert_to_numpy(parts.optimizer.squares))

@@ -12,10 +12,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.checks import check_range
-from keras_collab.head import check_labels, pick_output
-from keras_collab.kernels import Kernel
-from keras_collab.reader import Found, NetworkReader
+from keras_collab._checks import check_range
+from keras_collab.network.head import check_labels, pick_output
+from keras_collab.network.layers import Kernel
+from keras_collab.network.select import NetworkReader, Selection
 
 Weight = float | Callable[[Any], Any]
 
@@ -24,8 +24,8 @@ _FOLLOW_SCHEDULE = -1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
-    """What one training step saw, as far as the collaboration asked for it in `find`.
+class StepTensors:
+    """What one training step saw, as far as the term asked for it in `select`.
 
     Attributes:
         taps: one array a tap, `(batch, positions..., channels)`, in the network's own precision.
@@ -47,7 +47,7 @@ class Seen:
     def labels(self) -> Any:
         """The head's labels as distributions of the shape of `head.logits`."""
         if self.head is None:
-            raise ValueError("seen.labels needs the head that they belong to: ask for it in find(), Found(head=...).")
+            raise ValueError("tensors.labels needs the head that they belong to: ask for it in select().")
         y = ops.convert_to_tensor(pick_output(self.y, self.head.head))
         check_labels(self.head.head, y.shape)
         return self.head.head.label_distributions(y)
@@ -69,10 +69,10 @@ def weighted_mean(values: Any, sample_weight: Any) -> Any:
     return ops.mean(values * ops.reshape(ops.cast(sample_weight, values.dtype), (-1,)))
 
 
-class Collaboration(keras.layers.Layer):
+class Term(keras.layers.Layer):
     """A term that the parts of one network add to its training loss; subclass it to write your own.
 
-    A subclass says in `find` what it reads, once, when a network is wrapped, and in `call` turns what each training
+    A subclass says in `select` what it reads, once, when a network is wrapped, and in `call` turns what each training
     step saw into one float32 scalar. The total loss is the task's loss plus `weight` times that scalar.
 
     Attributes:
@@ -96,20 +96,20 @@ class Collaboration(keras.layers.Layer):
         self._schedule, self._number = _check_weight(name, weight)
         seed = _seed_for(name) if seed is None else seed
         self.seed = check_range(self, seed=seed, least=0, most=2**31 - 1, whole=True)
-        self.found: Found | None = None
+        self.selection: Selection | None = None
 
-    def find(self, network: NetworkReader) -> Found:
-        """Says what the term reads: `Found(taps=network.taps(...), head=network.head(), kernels=network.kernels(...))`.
+    def select(self, network: NetworkReader) -> Selection:
+        """The taps, the head and the kernels that the term reads, as a `Selection`.
 
         Called once, when a network is wrapped. The default reads the network's outputs and the labels only.
         """
-        return Found()
+        return Selection()
 
-    def call(self, seen: Seen) -> Any:
+    def call(self, tensors: StepTensors) -> Any:
         """The term's value for one training step, a float32 scalar."""
-        raise NotImplementedError(f"{type(self).__name__} must implement call(seen).")
+        raise NotImplementedError(f"{type(self).__name__} must implement call(tensors).")
 
-    def operations(self, found: Found, batch_size: int) -> float:
+    def operations(self, selection: Selection, batch_size: int) -> float:
         """Floating-point operations that the term adds to a training step, forward and backward; NaN if not known."""
         return math.nan
 
@@ -119,16 +119,16 @@ class Collaboration(keras.layers.Layer):
             return layers
         if not callable(layers):
             return list(layers)
-        if self.found is None:
+        if self.selection is None:
             raise ValueError(f"'{self.name}' chooses layers by a function; it can be saved once it is part of a model.")
-        return self.found.paths
+        return self.selection.paths
 
-    def check_labels(self, found: Found, y: Any) -> None:
+    def check_labels(self, selection: Selection, y: Any) -> None:
         """Raises if the term cannot use labels like these. Called before the first step is compiled."""
 
-    def join(self, found: Found) -> None:
+    def attach(self, selection: Selection) -> None:
         """Makes the term part of a model: what it reads there is settled; its weight becomes a variable."""
-        self.found = found
+        self.selection = selection
         self._weight = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(self._number), trainable=False, name="weight"
         )
@@ -179,7 +179,7 @@ class Collaboration(keras.layers.Layer):
         return {"weight": _serialize_weight(self.name, weight), "name": self.name, "seed": self.seed}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Collaboration":
+    def from_config(cls, config: dict[str, Any]) -> "Term":
         weight = config.get("weight")
         if isinstance(weight, dict):
             config = {**config, "weight": keras.saving.deserialize_keras_object(weight)}

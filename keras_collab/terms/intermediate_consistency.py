@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.checks import check_choice, check_range
-from keras_collab.collaboration import Collaboration, Seen, Weight
-from keras_collab.reader import Found, Layers, NetworkReader
-from keras_collab.relations import centre, log_relations, pool, vote
+from keras_collab._checks import check_choice, check_range
+from keras_collab.network.select import Layers, NetworkReader, Selection
+from keras_collab.terms.relations import centre, log_relations, pool, vote
+from keras_collab.terms.term import StepTensors, Term, Weight
 
 FORMS = ("outputs", "relational", "cka", "nearest_neighbours")
 
@@ -59,7 +59,7 @@ def neighbour_divergence(features: Any, logits: Any, temperature: float) -> Any:
 
 
 @keras.saving.register_keras_serializable("keras_collab")
-class IntermediateConsistency(Collaboration):
+class IntermediateConsistency(Term):
     """Makes the network's stages see the same similarities between samples that its outputs see.
 
     u_l = globally averaged tap l, centred over the batch and L2-normalised; P_l = row-softmax of u_l u_lᵀ / τ without
@@ -76,7 +76,7 @@ class IntermediateConsistency(Collaboration):
       round, neighbours that teach the output, is `OutputConsistency(form="neighbours")`.
 
     Args:
-        weight: number >= 0 or schedule, see `Collaboration`. Defaults to 0.1, which with `"outputs"` was the best of
+        weight: number >= 0 or schedule, see `Term`. Defaults to 0.1, which with `"outputs"` was the best of
             the first eight combinations in examples/results/choose-together.jsonl with label noise, and within 0.1
             points of the best of them without.
         temperature: τ > 0 of the relations, for cosines in [−1, 1]; unused by `"cka"`. Defaults to 0.1.
@@ -108,18 +108,18 @@ class IntermediateConsistency(Collaboration):
         self.layers = layers
         self.head = head
 
-    def find(self, network: NetworkReader) -> Found:
+    def select(self, network: NetworkReader) -> Selection:
         if self.form in ("outputs", "nearest_neighbours"):
-            return Found(taps=network.taps(self.layers), head=network.head(self.head))
-        return Found(taps=network.taps(self.layers, at_least=2))
+            return Selection(taps=network.taps(self.layers), head=network.head(self.head))
+        return Selection(taps=network.taps(self.layers, at_least=2))
 
-    def call(self, seen: Seen) -> Any:
-        pooled = [pool(tap) for tap in seen.taps]
+    def call(self, tensors: StepTensors) -> Any:
+        pooled = [pool(tap) for tap in tensors.taps]
         if self.form == "nearest_neighbours":
-            logits = seen.head.logits
+            logits = tensors.head.logits
             values = [neighbour_divergence(u, logits, self.temperature) for u in pooled]
         elif self.form == "outputs":
-            logits = ops.reshape(seen.head.logits, (ops.shape(pooled[0])[0], -1))
+            logits = ops.reshape(tensors.head.logits, (ops.shape(pooled[0])[0], -1))
             target = log_relations(ops.stop_gradient(logits), self.temperature)
             values = [relational_divergence(u, target, self.temperature) for u in pooled]
         elif self.form == "cka":
@@ -129,15 +129,15 @@ class IntermediateConsistency(Collaboration):
             values = [relational_divergence(u, target, self.temperature) for u in pooled[:-1]]
         return ops.mean(ops.stack(values))
 
-    def operations(self, found: Found, batch_size: int) -> float:
+    def operations(self, selection: Selection, batch_size: int) -> float:
         # One similarity matrix a tap, and one product (CKA: two) for its gradient, which a target does not have.
-        channels, backward = [tap.channels for tap in found.taps], 2 if self.form == "cka" else 1
+        channels, backward = [tap.channels for tap in selection.taps], 2 if self.form == "cka" else 1
         target = channels[-1] if self.form in ("relational", "cka") else 0
         products = sum(channels) + backward * (sum(channels) - target)
-        pooling = sum(2.0 * batch_size * tap.channels * tap.position_count for tap in found.taps)
+        pooling = sum(2.0 * batch_size * tap.channels * tap.position_count for tap in selection.taps)
         of_head = 0.0
-        if found.head:  # The logits, and their relations or votes.
-            of_head = 2.0 * batch_size * found.head.classes * (found.head.size + batch_size)
+        if selection.head:  # The logits, and their relations or votes.
+            of_head = 2.0 * batch_size * selection.head.classes * (selection.head.size + batch_size)
         return 2.0 * batch_size**2 * products + pooling + of_head
 
     def get_config(self) -> dict[str, Any]:

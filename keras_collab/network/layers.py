@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.sampling import pick
+from keras_collab.terms.pairs import pick
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,11 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.checks import check_choice, check_range
-from keras_collab.collaboration import Collaboration, Seen, Weight
-from keras_collab.head import check_labels, pick_output
-from keras_collab.reader import Found, NetworkReader
-from keras_collab.relations import vote
+from keras_collab._checks import check_choice, check_range
+from keras_collab.network.head import check_labels, pick_output
+from keras_collab.network.select import NetworkReader, Selection
+from keras_collab.terms.relations import vote
+from keras_collab.terms.term import StepTensors, Term, Weight
 
 FORMS = ("dropout", "partition", "jensen_shannon", "neighbours")
 
@@ -92,7 +92,7 @@ def ensemble_divergence(features: Any, logits: Any, temperature: float, relation
 
 
 @keras.saving.register_keras_serializable("keras_collab")
-class OutputConsistency(Collaboration):
+class OutputConsistency(Term):
     """Makes subsets of the head's features predict, through the head's own kernel, what the whole head predicts.
 
     A part keeps some of the D features h that the head reads and predicts on its own, z_p = scale · (m_p ∘ h) W + b.
@@ -111,7 +111,7 @@ class OutputConsistency(Collaboration):
       `IntermediateConsistency`, τ = 0.1 (after batch knowledge ensembling, BAKE, Ge et al., 2021, arXiv 2104.13298).
 
     Args:
-        weight: number >= 0 or schedule, see `Collaboration`. Defaults to 0.1: weight 1 kept a ResNet-8 from learning
+        weight: number >= 0 or schedule, see `Term`. Defaults to 0.1: weight 1 kept a ResNet-8 from learning
             its training images and cost 5.4 points of accuracy (examples/results/cifar10-subset.jsonl); a tenth cost
             none with the other terms (examples/results/milder-output.jsonl).
         parts: how many parts predict, at least 2 for `"partition"` and at most the number of features. Defaults to 2.
@@ -123,7 +123,7 @@ class OutputConsistency(Collaboration):
             `label_share`.
         head: name of the output whose classifier is meant, needed when the network has several.
         name: column in the history. Defaults to `"output_consistency"`.
-        seed: integer seed of the masks, see `Collaboration`.
+        seed: integer seed of the masks, see `Term`.
 
     Each sample counts as it does in the task loss: sample weights and class weights apply.
     """
@@ -156,40 +156,40 @@ class OutputConsistency(Collaboration):
             )
         self.head = head
 
-    def find(self, network: NetworkReader) -> Found:
+    def select(self, network: NetworkReader) -> Selection:
         head = network.head(self.head)
         if self.parts > head.size and self.form != "neighbours":
             raise ValueError(
                 f"parts={self.parts} is more than the {head.size} features that head '{head.path}' reads; a part needs "
                 "at least one feature."
             )
-        return Found(head=head)
+        return Selection(head=head)
 
-    def call(self, seen: Seen) -> Any:
-        head = seen.head
+    def call(self, tensors: StepTensors) -> Any:
+        head = tensors.head
         if self.form == "neighbours":
             loss = ensemble_divergence(head.features, head.logits, self.temperature, _RELATION_TEMPERATURE)
         else:
-            loss = self._parts_divergence(seen, head)
-        return seen.mean_over_samples(ops.mean(ops.reshape(loss, (ops.shape(loss)[0], -1)), axis=-1))
+            loss = self._parts_divergence(tensors, head)
+        return tensors.mean_over_samples(ops.mean(ops.reshape(loss, (ops.shape(loss)[0], -1)), axis=-1))
 
-    def _parts_divergence(self, seen: Seen, head: Any) -> Any:
+    def _parts_divergence(self, tensors: StepTensors, head: Any) -> Any:
         part_logits = head.logits_of(head.features * self._masks(ops.shape(head.features)[0], head.head.size))
         if self.form == "jensen_shannon":
-            return generalised_jensen_shannon(seen.labels, part_logits, self.label_share, self.temperature)
+            return generalised_jensen_shannon(tensors.labels, part_logits, self.label_share, self.temperature)
         loss = (1 - self.label_share) * consistency_divergence(head.logits, part_logits, self.temperature)
-        return loss + self.label_share * cross_entropy(seen.labels, part_logits) if self.label_share else loss
+        return loss + self.label_share * cross_entropy(tensors.labels, part_logits) if self.label_share else loss
 
-    def operations(self, found: Found, batch_size: int) -> float:
+    def operations(self, selection: Selection, batch_size: int) -> float:
         if self.form == "neighbours":  # Relations of the features, what they mix, and the logits.
-            head = found.head
+            head = selection.head
             return 2.0 * batch_size * (batch_size * (head.size + head.classes) + head.size * head.classes)
         # Logits of the whole and of each part; the parts again, twice, in the backward pass.
-        return 2.0 * batch_size * found.head.size * found.head.classes * (1 + 3 * self.parts)
+        return 2.0 * batch_size * selection.head.size * selection.head.classes * (1 + 3 * self.parts)
 
-    def check_labels(self, found: Found, y: Any) -> None:
+    def check_labels(self, selection: Selection, y: Any) -> None:
         if self.label_share:
-            check_labels(found.head, pick_output(y, found.head).shape)
+            check_labels(selection.head, pick_output(y, selection.head).shape)
 
     def _masks(self, batch: Any, size: int) -> Any:
         """What the features are multiplied by: `(parts, batch, size)`, or `(parts, 1, size)` for a partition."""

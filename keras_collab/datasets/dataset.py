@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from keras_collab.checks import check_choice, check_range
+from keras_collab._checks import check_choice, check_range
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,14 +13,14 @@ from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 
-from keras_collab.batches import first_batches
-from keras_collab.checks import check_range, require
+from keras_collab._checks import check_range, require
 from keras_collab.collab_model import CollabModel
-from keras_collab.graph import check_network
-from keras_collab.head import Head, check_labels, pick_output, read_head
-from keras_collab.kernels import Kernel
-from keras_collab.output_consistency import consistency_divergence
-from keras_collab.reader import Layers, NetworkReader, Tap
+from keras_collab.network.graph import check_network
+from keras_collab.network.head import Head, check_labels, pick_output, read_head
+from keras_collab.network.layers import Kernel
+from keras_collab.network.select import Layers, NetworkReader, Tap
+from keras_collab.terms.output_consistency import consistency_divergence
+from keras_collab.tools._batches import first_batches
 
 MASKS = 8  # Halves of the head's features that are tried on each batch.
 
@@ -226,10 +226,10 @@ def diagnose(
     samples = 0
     for x, y, _ in first_batches(data, batches, batch_size):
         samples += len(tree.flatten(x)[0])
-        seen = tapped.predict_on_batch(x)["taps"]
-        for whole, values in zip(maps, seen[: len(taps)], strict=True):
+        tensors = tapped.predict_on_batch(x)["taps"]
+        for whole, values in zip(maps, tensors[: len(taps)], strict=True):
             whole.add(values)
-        for head, features in zip(halves, seen[len(taps) :], strict=True):
+        for head, features in zip(halves, tensors[len(taps) :], strict=True):
             head.add(features, y)
     if samples < 4:
         raise ValueError(f"`diagnose` relates samples to each other and needs four or more. Received: {samples}.")
@@ -285,7 +285,7 @@ class _Halves:
         self.head = head
         self.rng = np.random.default_rng(0)
         self.weights: list[int] = []
-        self.found: list[list[float]] = []
+        self.selection: list[list[float]] = []
 
     def add(self, features: Any, y: Any) -> None:
         read = read_head(self.head, features)
@@ -298,7 +298,7 @@ class _Halves:
             right = ops.convert_to_numpy(ops.argmax(self.head.label_distributions(labels), axis=-1))
             accuracies = [float(np.mean(decided == right)), float(np.mean(by_halves == right))]
         divergence = float(ops.convert_to_numpy(ops.mean(consistency_divergence(logits, halves, 2.0))))
-        self.found.append([float(np.mean(by_halves == decided)), divergence, *accuracies])
+        self.selection.append([float(np.mean(by_halves == decided)), divergence, *accuracies])
         self.weights.append(len(decided))
 
     def _masks(self) -> NDArray[Any]:
@@ -308,7 +308,7 @@ class _Halves:
         return ((orders < kept) * (size / kept)).astype("float32")
 
     def parts(self) -> Parts:
-        means = np.average(self.found, axis=0, weights=self.weights)
+        means = np.average(self.selection, axis=0, weights=self.weights)
         return Parts(self.head.path, self.head.size, *(float(mean) for mean in means))
 
 

@@ -1,4 +1,4 @@
-"""What a collaboration may ask of a network when it is wrapped: taps, kernels and heads, by name or by rule."""
+"""What a term may ask of a network when it is wrapped: taps, kernels and heads, by name or by rule."""
 
 import dataclasses
 import difflib
@@ -10,10 +10,10 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_collab.graph import Call, Graph
-from keras_collab.head import Head, find_heads
-from keras_collab.kernels import Kernel, kernel_of
-from keras_collab.stages import channels_first, stage_ends
+from keras_collab.network.auto import channels_first, stage_ends
+from keras_collab.network.graph import Call, Graph
+from keras_collab.network.head import Head, find_heads
+from keras_collab.network.layers import Kernel, kernel_of
 
 Layers = str | Sequence[str] | Callable[[keras.Layer], bool]
 
@@ -58,8 +58,8 @@ class Tap:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What a collaboration reads of one network, settled when the network is wrapped."""
+class Selection:
+    """What a term reads of one network, settled when the network is wrapped."""
 
     taps: tuple[Tap, ...] = ()
     head: Any = None  # a Head
@@ -142,7 +142,7 @@ class NetworkReader:
         if not isinstance(head, Head):
             raise ValueError(
                 f"no classifier found in network '{self.graph.name}': {head}. Expected a Dense layer, or a 1×1 "
-                "convolution on one position, that ends in softmax, sigmoid or logits. Leave this collaboration out, "
+                "convolution on one position, that ends in softmax, sigmoid or logits. Leave this term out, "
                 "or end the network with such a layer."
             )
         return head

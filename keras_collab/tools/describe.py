@@ -1,4 +1,4 @@
-"""A table of what each collaboration found in a network and what it costs, before any training."""
+"""A table of what each term found in a network and what it costs, before any training."""
 
 import dataclasses
 import math
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from keras_collab.collaboration import Collaboration
-from keras_collab.graph import Call, Graph
-from keras_collab.kernels import kernel_of
-from keras_collab.reader import Found
+from keras_collab.network.graph import Call, Graph
+from keras_collab.network.layers import kernel_of
+from keras_collab.network.select import Selection
+from keras_collab.terms.term import Term
 
 if TYPE_CHECKING:
     from keras_collab.collab_model import CollabModel
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TermDescription:
-    """What one collaboration reads, and its cost.
+    """What one term reads, and its cost.
 
     Attributes:
         name: column in the history.
@@ -66,7 +66,7 @@ class Description:
             f"{self.parameters:,} parameters, {self.parameters_added} added",
             show_lines=True,
         )
-        table.add_column("collaboration", no_wrap=True)
+        table.add_column("term", no_wrap=True)
         table.add_column("weight")
         table.add_column("reads", overflow="fold")
         table.add_column("operations", no_wrap=True)
@@ -87,31 +87,31 @@ def describe(model: "CollabModel", graph: Graph, batch_size: int, *, verbose: bo
         parameters=model.network.count_params(),
         parameters_added=sum(math.prod(v.shape) for v in model.trainable_weights)
         - sum(math.prod(v.shape) for v in model.network.trainable_weights),
-        terms=tuple(_describe_term(term, batch_size, step) for term in model.collaborations.values()),
+        terms=tuple(_describe_term(term, batch_size, step) for term in model.terms.values()),
     )
     if verbose:
         Console().print(description)
     return description
 
 
-def _describe_term(term: Collaboration, batch_size: int, step: float) -> TermDescription:
-    found = term.found or Found()
-    operations = term.operations(found, batch_size)
+def _describe_term(term: Term, batch_size: int, step: float) -> TermDescription:
+    selection = term.selection or Selection()
+    operations = term.operations(selection, batch_size)
     return TermDescription(
         name=term.name,
         weight=term.weight,
-        taps=_tap_shapes(found),
-        head=found.head.path if found.head else None,
-        kernels=[kernel.path for kernel in found.kernels],
+        taps=_tap_shapes(selection),
+        head=selection.head.path if selection.head else None,
+        kernels=[kernel.path for kernel in selection.kernels],
         operations=operations,
         share=operations / step if step else math.nan,
     )
 
 
-def _tap_shapes(found: Found) -> dict[str, tuple[int | None, ...]]:
+def _tap_shapes(selection: Selection) -> dict[str, tuple[int | None, ...]]:
     """Shapes by path; a layer that is called several times has one entry a call."""
     shapes: dict[str, tuple[int | None, ...]] = {}
-    for tap in found.taps:
+    for tap in selection.taps:
         calls = sum(other == tap.path or other.startswith(f"{tap.path} (call ") for other in shapes)
         shapes[f"{tap.path} (call {calls + 1})" if calls else tap.path] = tap.shape
     return shapes

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 
 import keras
 
-from keras_collab.graph import Call, Graph
-from keras_collab.kernels import kernel_of
+from keras_collab.network.graph import Call, Graph
+from keras_collab.network.layers import kernel_of
 
 # A resolution starts a new stage if it is at most this share of the one before, or half of it, rounded up: 149 and 147
 # pixels are one stage, 5, 3 and 2 are three.

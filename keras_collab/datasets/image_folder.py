@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_collab.checks import INSTALL, require
-from keras_collab.dataset import Dataset, Split
+from keras_collab._checks import INSTALL, require
+from keras_collab.datasets.dataset import Dataset, Split
 
 # What Pillow raises at a file that is no image, and zipfile at a member that is damaged or encrypted.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)

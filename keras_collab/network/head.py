@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_collab.graph import Call, Graph
-from keras_collab.kernels import Kernel, kernel_of
+from keras_collab.network.graph import Call, Graph
+from keras_collab.network.layers import Kernel, kernel_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ def pick_output(structure: Any, head: Head | None) -> Any:
     if len(leaves) == 1:
         return leaves[0]
     if head is None:
-        raise ValueError("Several outputs have labels or sample weights: ask for a head in find(), Found(head=...).")
+        raise ValueError("Several outputs have labels or sample weights: ask for a head in select().")
     return leaves[head.index]
 
 

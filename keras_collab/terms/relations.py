@@ -4,7 +4,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_collab.sampling import cosines
+from keras_collab.terms.pairs import cosines
 
 # Added to the logit of a sample's relation with itself, so that its probability is exactly 0 in float32.
 _NEVER = -1e9
