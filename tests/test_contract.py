@@ -7,7 +7,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import TERMS, small_data, small_network, twin, zero_weights
+from helpers import TERMS, small_data, small_network, twin, zero_weights
 from keras import layers, ops
 
 import keras_collab

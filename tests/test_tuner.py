@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import small_network
+from helpers import small_network
 from keras import layers
 
 import keras_collab
@@ -168,7 +168,7 @@ def test_trials_of_other_weights_do_not_compile_again(tmp_path):
     """In a process of its own, since JAX reads where to keep compilations once."""
     code = """
         import keras, numpy as np
-        from conftest import small_network
+        from helpers import small_network
         from keras_collab.tuner import CollabHyperModel
         hypermodel = CollabHyperModel(small_network, balance=False)
         hp = __import__("keras_tuner").HyperParameters()
