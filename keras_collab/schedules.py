@@ -17,21 +17,6 @@ class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable("keras_collab")
-class Constant(_Schedule):
-    """The same weight at every step.
-
-    Args:
-        value: the weight, >= 0.
-    """
-
-    def __init__(self, value: float):
-        self.value = check_range(self, value=value, least=0)
-
-    def __call__(self, step: Any) -> Any:
-        return ops.convert_to_tensor(self.value, dtype="float32")
-
-
-@keras.saving.register_keras_serializable("keras_collab")
 class Ramp(_Schedule):
     """0 until step `begin`, then linearly up to `value` within `steps` steps, then `value`.
 
