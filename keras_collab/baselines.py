@@ -5,7 +5,6 @@ heads and exits have weights of their own, R-Drop a second pass. The loss given 
 these methods bring their own; it is what `evaluate` shows.
 """
 
-import contextvars
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -15,16 +14,19 @@ import keras
 from keras import ops
 
 from keras_collab._checks import check_range
-from keras_collab.collab_model import CollabModel, check_not_wrapped, scoped
+from keras_collab.collab_model import CollabModel, check_not_wrapped, step_of, training_step
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
 from keras_collab.network.select import NetworkReader, Tap
-from keras_collab.terms.output_consistency import consistency_divergence, cross_entropy
+from keras_collab.terms.output_consistency import consistency_divergence
 from keras_collab.terms.pairs import scale_gradient
 from keras_collab.terms.relations import pool
 from keras_collab.terms.term import weighted_mean
 
-_training: contextvars.ContextVar[Any] = contextvars.ContextVar("training", default=None)
+
+def cross_entropy(labels: Any, logits: Any) -> Any:
+    """The cross-entropy of each sample, `(batch,)`; labels and logits are `(batch, classes)`."""
+    return -ops.sum(labels * ops.log_softmax(logits), axis=-1)
 
 
 @keras.saving.register_keras_serializable("keras_collab")
@@ -104,25 +106,30 @@ class Baseline(keras.Model):
         return self.network
 
     def train_step(self, *args, **kwargs):
-        with scoped(_training, self):
+        with training_step(self):
             return super().train_step(*args, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
-        model = self.training_graph if _training.get() is self else self.network
-        return model(inputs, training=training)
+        step = step_of(self)
+        if step is None:
+            return self.network(inputs, training=training)
+        step.taps = self.run_training_graph(inputs, training)
+        return self.network_output(step.taps)
+
+    def run_training_graph(self, inputs: Any, training: Any) -> Any:
+        """The logits of the training graph, and what else the loss needs."""
+        return self.training_graph(inputs, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if _training.get() is not self:
+        step = step_of(self)
+        if step is None or step.taps is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        losses = self.loss_of(self.head.label_distributions(y), y_pred)
+        logits, step.taps = step.taps, None
+        losses = self.loss_of(self.head.label_distributions(y), logits)
         total = self._aggregate_additional_loss(weighted_mean(losses, sample_weight))
         for loss in self.losses:
             total = total + self._aggregate_additional_loss(loss)
         return total
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        output = self.network_output(y_pred) if _training.get() is self else y_pred
-        return super().compute_metrics(x, y, output, sample_weight)
 
 
 class MultiHead(Baseline):
@@ -196,7 +203,7 @@ class MultiHead(Baseline):
             others = [other for i, other in enumerate(logits) if i != index]
             consensus = ops.stop_gradient(ops.softmax(sum(others) / (len(others) * self.temperature)))
             soft = -ops.sum(consensus * ops.log_softmax(z / self.temperature), axis=-1)
-            total = total + hard * cross_entropy(labels, z[None]) + (1 - hard) * soft
+            total = total + hard * cross_entropy(labels, z) + (1 - hard) * soft
         return total
 
 
@@ -227,18 +234,18 @@ class RDrop(Baseline):
         both = _Logits(self.head)(features(ops.concatenate([inputs, inputs])))
         return keras.Model(inputs, both, name="training_graph")
 
-    def call(self, inputs, training=None, mask=None):
-        outputs = super().call(inputs, training=training, mask=mask)
-        return ops.split(outputs, 2) if _training.get() is self else outputs
+    def run_training_graph(self, inputs, training):
+        return ops.split(self.training_graph(inputs, training=training), 2)
 
     def loss_of(self, labels, logits):
-        log_p = [ops.log_softmax(z) for z in logits]
-        apart = sum(ops.sum(ops.exp(a) * (a - b), axis=-1) for a, b in (log_p, log_p[::-1]))
-        return cross_entropy(labels, ops.stack(logits)) + self.weight * apart / 2
+        first, second = ops.log_softmax(logits[0]), ops.log_softmax(logits[1])
+        apart = ops.sum(ops.exp(first) * (first - second) + ops.exp(second) * (second - first), axis=-1)
+        task = (cross_entropy(labels, logits[0]) + cross_entropy(labels, logits[1])) / 2
+        return task + self.weight * apart / 2
 
 
 class Exits(Baseline):
-    """Exits that only training has (Be Your Own Teacher, Zhang et al., 2019, arXiv 1905.08094).
+    """Training-only exits (Be Your Own Teacher, Zhang et al., 2019, arXiv 1905.08094).
 
     Each stage but the last gets a classifier of its own, which learns from the labels and from the network's own
     prediction: L = CE(y, z) + Σ_l (1 − α) CE(y, z_l) + α T² KL(sg p_T ‖ p_l,T). The cheapest exit is global average
@@ -300,11 +307,11 @@ class Exits(Baseline):
         return x
 
     def loss_of(self, labels, logits):
-        total, soft = cross_entropy(labels, logits[0][None]), self.soft_share
+        total, soft = cross_entropy(labels, logits[0]), self.soft_share
         exits = (len(logits) - 1) // 2 if self.bottleneck else len(logits) - 1
         for z in logits[1 : 1 + exits]:
             agreement = consistency_divergence(logits[0], z[None], self.temperature)
-            total = total + (1 - soft) * cross_entropy(labels, z[None]) + soft * agreement
+            total = total + (1 - soft) * cross_entropy(labels, z) + soft * agreement
         for hint in logits[1 + exits :]:
             total = total + self.hint_weight * ops.sum(ops.square(hint), axis=-1)
         return total

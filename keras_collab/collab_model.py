@@ -1,7 +1,9 @@
-"""The model that trains a network with terms of collaboration added to its loss."""
+"""The model that trains a network with terms added to its loss: the only place where training is touched."""
 
 import contextlib
 import contextvars
+import dataclasses
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,29 +13,60 @@ from keras import ops, tree
 from keras_collab.network.graph import check_network, symbolic_ends
 from keras_collab.network.head import read_head
 from keras_collab.network.placement import check_same_placement
-from keras_collab.network.select import NetworkReader, Selection
+from keras_collab.network.select import NetworkReader, Selection, trained_part
 from keras_collab.terms.intermediate_consistency import IntermediateConsistency
 from keras_collab.terms.kernel_similarity import KernelSimilarity
 from keras_collab.terms.output_consistency import OutputConsistency
 from keras_collab.terms.representation_similarity import RepresentationSimilarity
 from keras_collab.terms.term import StepTensors, Term
-from keras_collab.tools.describe import Description, describe
 
 _RESERVED_NAMES = ("loss", "task_loss")
 
-# Which model is in its training step; a ContextVar because MirroredStrategy runs replicas in threads.
-_collaborating: contextvars.ContextVar[Any] = contextvars.ContextVar("collaborating", default=None)
+
+@dataclasses.dataclass
+class TrainingStep:
+    """What one training step carries from the forward pass to the loss.
+
+    Attributes:
+        model: the model whose step it is.
+        taps: the tensors that the forward pass read, until the loss takes them.
+        values: the value of each term by name.
+    """
+
+    model: keras.Model
+    taps: Any = None
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+# A ContextVar because MirroredStrategy runs replicas in threads.
+_training_step: contextvars.ContextVar[TrainingStep | None] = contextvars.ContextVar("training_step", default=None)
 _evaluating: contextvars.ContextVar[bool] = contextvars.ContextVar("evaluating", default=False)
 
 
 @contextlib.contextmanager
-def scoped(variable: contextvars.ContextVar[Any], value: Any) -> Iterator[None]:
-    """Sets the variable for a while."""
-    token = variable.set(value)
+def training_step(model: keras.Model) -> Iterator[TrainingStep]:
+    """The scope of one training step of a model."""
+    step = TrainingStep(model)
+    token = _training_step.set(step)
+    try:
+        yield step
+    finally:
+        _training_step.reset(token)
+
+
+def step_of(model: keras.Model) -> TrainingStep | None:
+    """The training step that a model is in, or None."""
+    step = _training_step.get()
+    return step if step is not None and step.model is model else None
+
+
+@contextlib.contextmanager
+def _evaluation() -> Iterator[None]:
+    token = _evaluating.set(True)
     try:
         yield
     finally:
-        variable.reset(token)
+        _evaluating.reset(token)
 
 
 class _Internals:
@@ -41,15 +74,21 @@ class _Internals:
 
     def __init__(self, network: keras.Model, reader: NetworkReader, selections: Sequence[Selection]):
         self.network = network
-        self.selections = tuple(selections)
-        tensors = {id(x): x for selection in selections for x in _tensors_read(selection)}
-        self.tap_index = {key: index for index, key in enumerate(tensors)}
-        self.tapped = reader.graph.tapped(list(tensors.values()))
         self.graph = reader.graph
+        tensors: dict[int, keras.KerasTensor] = {}
+        for selection in selections:
+            for tensor in _tensors_of(selection):
+                tensors[id(tensor)] = tensor
+        self.tap_ids = list(tensors)
+        self.tapped = reader.graph.tapped(list(tensors.values()))
+        self.training_selections: list[Selection] | None = None
 
 
-def _tensors_read(selection: Selection) -> list[keras.KerasTensor]:
-    return [tap.tensor for tap in selection.taps] + ([selection.head.features] if selection.head else [])
+def _tensors_of(selection: Selection) -> list[keras.KerasTensor]:
+    tensors = [tap.tensor for tap in selection.taps]
+    if selection.head:
+        tensors.append(selection.head.features)
+    return tensors
 
 
 def default_terms() -> list[Term]:
@@ -58,12 +97,13 @@ def default_terms() -> list[Term]:
 
 
 def wrap(network: keras.Model, terms: Sequence[Term] | None = None, *, name: str | None = None) -> "CollabModel":
-    """Makes a network train with the collaboration of its own parts.
+    """Makes a network train with terms by which its own parts teach each other.
 
     Args:
         network: a Functional or built Sequential model. Its layers and weights are used as they are, never copied.
-        terms: terms to add to its loss. Defaults to all four with default weights.
-        name: name of the wrapped model. Defaults to the network's.
+        terms: terms to add to its loss. Defaults to those of the four that the network can carry, with default
+            weights; a warning names the others.
+        name: name of the wrapped model. Defaults to that of the network.
 
     Returns:
         A `CollabModel`, to be compiled, fitted, evaluated and saved like any Keras model.
@@ -82,30 +122,29 @@ def wrap(network: keras.Model, terms: Sequence[Term] | None = None, *, name: str
 
 @keras.saving.register_keras_serializable("keras_collab")
 class CollabModel(keras.Model):
-    """A network whose parts teach each other while it trains; see `wrap`.
+    """A network whose parts teach each other while it trains; made by `wrap`.
 
-    `fit` adds `weight · value` of every term to the network's own loss. `evaluate`, `predict`, `export` and
-    `unwrap` are the network itself. The history has `loss` (the total), `task_loss` (without terms, regularizers and
+    `fit` adds `weight · value` of every term to the loss of the network. `evaluate`, `predict`, `export` and `unwrap`
+    are those of the network itself. The history has `loss` (the total), `task_loss` (without terms, regularizers and
     `add_loss`), one column of raw values a term, and `<term>_weight` for a scheduled weight.
 
     Args:
         network: a Functional or built Sequential model.
-        terms: terms to add to its loss. Defaults to all four with default weights.
-        name: name of the model. Defaults to the network's.
+        terms: terms to add to its loss. Defaults to those of the four that the network can carry.
+        name: name of the model. Defaults to that of the network.
     """
 
-    def __init__(
-        self,
-        network: keras.Model,
-        terms: Sequence[Term] | None = None,
-        *,
-        name: str | None = None,
-    ):
+    def __init__(self, network: keras.Model, terms: Sequence[Term] | None = None, *, name: str | None = None):
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"`name` must be a string. Received: name={name!r}.")
         check_not_wrapped(network, CollabModel)
         check_network(network)
-        terms = default_terms() if terms is None else _checked(terms)
         reader = NetworkReader(network)
-        selections = [_select(term, reader) for term in terms]
+        if terms is None:
+            chosen, selections = _select_default(reader)
+        else:
+            chosen = _checked(terms)
+            selections = _select_all(chosen, reader)
         check_same_placement(network)
         internals = _Internals(network, reader, selections)
 
@@ -113,15 +152,14 @@ class CollabModel(keras.Model):
         super().__init__(*symbolic_ends(network), name=(name or network.name).replace(".", "_"))
         self.dtype_policy = network.dtype_policy
         self._internals = internals
-        for term, selection in zip(terms, selections, strict=True):
+        for term, selection in zip(chosen, selections, strict=True):
             term.attach(selection)
-        self._terms = terms
+        self._terms = chosen
         self._step = self.add_weight(
             shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica", name="step"
         )
         self._task_tracker = keras.metrics.Mean(name="task_loss")
-        self._value_trackers = [keras.metrics.Mean(name=term.name) for term in terms]
-        self._weight_trackers = [keras.metrics.Mean(name=f"{term.name}_weight") for term in terms if term.scheduled]
+        self._warned_outside = False
 
     @property
     def network(self) -> keras.Model:
@@ -137,105 +175,167 @@ class CollabModel(keras.Model):
         """The network itself, trained, without the terms. Its files load where keras_collab is not installed."""
         return self.network
 
-    def describe(self, batch_size: int = 128, *, verbose: bool = True) -> Description:
-        """Tells what each term found in the network and what it will cost.
-
-        Args:
-            batch_size: samples in a training step, which the costs depend on.
-            verbose: whether to print the table, or only to return it.
-        """
-        return describe(self, self._internals.graph, batch_size, verbose=verbose)
-
     # Training: one forward pass through the tapped network, whose outputs go through Keras' own loss.
 
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+        self._internals.training_selections = None
+        self._check_losses()
+        self._check_something_trains()
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, *args, **kwargs):
+        with _values_kept(self):
+            return super().fit(*args, **kwargs)
+
     def train_step(self, *args, **kwargs):
-        with scoped(_collaborating, self):
+        with training_step(self):
             return super().train_step(*args, **kwargs)
 
     def call(self, inputs, training=None, mask=None, **kwargs):
-        if _collaborating.get() is self:
-            return self._internals.tapped.call(inputs, training=training, mask=mask, **kwargs)
-        return super().call(inputs, training=training, mask=mask, **kwargs)
+        step = step_of(self)
+        if step is None:
+            self._warn_outside(training)
+            return super().call(inputs, training=training, mask=mask, **kwargs)
+        both = self._internals.tapped.call(inputs, training=training, mask=mask, **kwargs)
+        step.taps = both["taps"]
+        return both["outputs"]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if _collaborating.get() is not self:
+        total = self.task_total(x, y, y_pred, sample_weight, training)
+        step = step_of(self)
+        if step is None or step.taps is None:
             self._check_labels(y)
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
-        outputs, taps = y_pred["outputs"], y_pred["taps"]
-        total = self.task_total(x, y, outputs, sample_weight, training)
-        batch = ops.shape(tree.flatten(outputs)[0])[0]
+            return total
+        taps, step.taps = dict(zip(self._internals.tap_ids, step.taps, strict=True)), None
+        batch = ops.shape(tree.flatten(y_pred)[0])[0]
         self._task_tracker.update_state(self._task_loss(total), sample_weight=batch)
-        weight_trackers = iter(self._weight_trackers)
-        step = ops.convert_to_tensor(self._step)
-        for term, selection, tracker in zip(self._terms, self._internals.selections, self._value_trackers, strict=True):
-            term.draw_at(step)
-            value = term(tensors=self._tensors(selection, taps, outputs, y, sample_weight))
-            weight = term.weight_at(step)
-            total = total + self._aggregate_additional_loss(weight * value)
-            tracker.update_state(value, sample_weight=batch)
-            if term.scheduled:
-                next(weight_trackers).update_state(weight, sample_weight=batch)
-        self._step.assign(step + 1)
+        number = ops.convert_to_tensor(self._step)
+        for term, selection in zip(self._terms, self._training_selections(), strict=True):
+            value = self._value_of(term, selection, number, taps, y_pred, y, sample_weight)
+            weight = term.weight_at(number)
+            total = total + ops.cast(self._aggregate_additional_loss(weight * value), total.dtype)
+            term.track(value, weight, batch)
+            step.values[term.name] = value
+        self._step.assign(number + 1)
         return total
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        outputs = y_pred["outputs"] if _collaborating.get() is self else y_pred
-        return super().compute_metrics(x, y, outputs, sample_weight)
+    def loss_and_terms(self, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, dict[str, Any]]:
+        """The total loss of a batch in training, and the value of each term: for training loops of your own.
 
-    def task_total(self, x: Any, y: Any, outputs: Any, sample_weight: Any, training: bool) -> Any:
-        """The network's own loss, with regularizers and add_loss."""
-        return super().compute_loss(x, y, outputs, sample_weight, training)
+        The model must be compiled with a loss. On JAX call it inside a `keras.StatelessScope`.
+
+        Args:
+            x: inputs, `(batch, ...)`.
+            y: labels, as `fit` takes them.
+            sample_weight: sample weights, `(batch,)`.
+
+        Returns:
+            The total loss, a scalar, and a dict from the name of each term to its value, a float32 scalar.
+        """
+        with training_step(self) as step:
+            outputs = self(x, training=True)
+            total = self.compute_loss(x, y, outputs, sample_weight, training=True)
+        return total, step.values
+
+    def task_total(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+        """The loss of the network alone, with regularizers and add_loss."""
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def _task_loss(self, total: Any) -> Any:
         """The loss without regularizers and add_loss, and without the scaling of a distribution strategy."""
         for loss in self.losses:
             total = total - self._aggregate_additional_loss(loss)
-        return total / self._aggregate_additional_loss(ops.ones(()))
+        return total / self._aggregate_additional_loss(ops.ones((), dtype=total.dtype))
 
-    def _tensors(
-        self, selection: Selection, taps: Sequence[Any], outputs: Any, y: Any, sample_weight: Any
-    ) -> StepTensors:
-        read = {key: taps[index] for key, index in self._internals.tap_index.items()}
-        return StepTensors(
-            taps=tuple(tap.channels_last(read[id(tap.tensor)]) for tap in selection.taps),
-            head=read_head(selection.head, read[id(selection.head.features)]) if selection.head else None,
-            kernels=tuple(kernel for kernel in selection.kernels if kernel.trainable),
+    def _value_of(
+        self, term: Term, selection: Selection, number: Any, taps: dict[int, Any], outputs: Any, y: Any, weights: Any
+    ) -> Any:
+        if selection.is_empty and not term.selection.is_empty:
+            return ops.zeros((), dtype="float32")
+        head = None
+        if selection.head:
+            head = read_head(selection.head, taps[id(selection.head.features)])
+        tensors = StepTensors(
+            taps=tuple(tap.channels_last(taps[id(tap.tensor)]) for tap in selection.taps),
+            head=head,
+            kernels=selection.kernels,
             outputs=outputs,
             y=y,
-            sample_weight=sample_weight,
+            sample_weight=weights,
         )
+        term.draw_at(number)
+        return term(tensors=tensors)
+
+    def _training_selections(self) -> list[Selection]:
+        """What each term reads, without what nothing that trains can change. Settled anew by `compile`."""
+        if self._internals.training_selections is None:
+            settled = [trained_part(term.selection, self._internals.graph) for term in self._terms]
+            self._internals.training_selections = settled
+        return self._internals.training_selections
+
+    # Checks. An error inside the first step would come late.
 
     def _check_labels(self, y: Any) -> None:
-        """Called where Keras builds losses and metrics: an error inside the first step would cost JAX its weights."""
         if y is not None and not _evaluating.get():
-            for term, selection in zip(self._terms, self._internals.selections, strict=True):
-                term.check_labels(selection, y)
+            for term in self._terms:
+                term.check_labels(term.selection, y)
 
-    # Evaluation: the network's own columns only.
+    def _check_losses(self) -> None:
+        for term in self._terms:
+            head = term.selection.head
+            if head is not None and self.loss is not None:
+                term.check_loss(term.selection, _loss_of(self.loss, head))
+
+    def _check_something_trains(self) -> None:
+        for term, selection in zip(self._terms, self._training_selections(), strict=True):
+            if selection.is_empty and not term.selection.is_empty:
+                warnings.warn(
+                    f"'{term.name}' reads only what is frozen, so it adds nothing to the loss. Unfreeze a layer and "
+                    "compile again, or leave the term out.",
+                    stacklevel=3,
+                )
+
+    def _warn_outside(self, training: Any) -> None:
+        if training is True and not self._warned_outside:
+            self._warned_outside = True
+            warnings.warn(
+                f"'{self.name}' is called with training=True outside a training step of its own, so its terms are not "
+                "in the loss. Train it by fit() or train_on_batch(), or take loss and terms of a batch from "
+                "model.loss_and_terms(x, y). To call the network alone, call model.unwrap().",
+                stacklevel=3,
+            )
+
+    # Evaluation: the columns of the task only.
 
     def test_step(self, *args, **kwargs):
-        with scoped(_evaluating, True):
+        with _evaluation():
             return super().test_step(*args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
-        with scoped(_evaluating, True):
+        with _evaluation():
             return super().evaluate(*args, **kwargs)
 
     def get_metrics_result(self):
-        trackers = {id(t) for t in (self._task_tracker, *self._value_trackers, *self._weight_trackers)}
+        trackers = {id(self._task_tracker)}
+        for term in self._terms:
+            trackers.update(id(metric) for metric in term.metrics)
         task: dict[str, Any] = {}
-        collaboration: dict[str, Any] = {}
+        added: dict[str, Any] = {}
         for metric in self.metrics:
             result = metric.result()
             columns = result if isinstance(result, dict) else {metric.name: result}
-            (collaboration if id(metric) in trackers else task).update(columns)
-        twice = sorted(task.keys() & collaboration.keys())
+            (added if id(metric) in trackers else task).update(columns)
+        twice = sorted(task.keys() & added.keys())
         if twice:
             raise ValueError(
-                f"The history would have two columns named {twice[0]!r}, one of the task's and one of the "
-                "terms'. Give the term, or the network's output, another name=."
+                f"The history would have two columns named {twice[0]!r}, one of the task's and one of the terms'. Give "
+                "the term, or the network's output, another name=."
             )
-        return task if _evaluating.get() else {**task, **collaboration}
+        return task if _evaluating.get() else {**task, **added}
 
     # The network's own.
 
@@ -260,55 +360,100 @@ class CollabModel(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        def restore(item):
-            return keras.saving.deserialize_keras_object(item, custom_objects=custom_objects)
-
-        terms = [restore(term) for term in config["terms"]]
-        return cls(restore(config["network"]), terms, name=config["name"])
+        network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
+        terms = []
+        for term in config["terms"]:
+            terms.append(keras.saving.deserialize_keras_object(term, custom_objects=custom_objects))
+        return cls(network, terms, name=config["name"])
 
 
 def check_not_wrapped(network: Any, *wrappers: type[keras.Model]) -> None:
     """Raises if the network is one of the wrappers, or has one among its layers."""
     layers = network._flatten_layers() if isinstance(network, keras.Model) else []
-    wrapped = next((layer for layer in layers if isinstance(layer, wrappers)), None)
-    if wrapped is not None:
-        raise ValueError(
-            f"'{wrapped.name}' is already wrapped. Take its network, {wrapped.name}.unwrap(), and give wrap() all the "
-            "terms it should have."
-        )
+    for layer in layers:
+        if isinstance(layer, wrappers):
+            raise ValueError(
+                f"'{layer.name}' is already wrapped. Take its network, {layer.name}.unwrap(), and give wrap() all the "
+                "terms it should have."
+            )
+
+
+@contextlib.contextmanager
+def _values_kept(model: keras.Model) -> Iterator[None]:
+    """Gives the variables of a model their values back if training fails before its first step is done.
+
+    Keras 3.15 on JAX takes the values out of the variables while `fit` runs, and loses them if a step cannot be traced.
+    """
+    kept = [(variable, variable.value) for variable in model.variables]
+    try:
+        yield
+    except BaseException:
+        for variable, value in kept:
+            if variable._value is None:
+                variable.assign(value)
+        raise
+
+
+def _loss_of(loss: Any, head: Any) -> Any:
+    """The loss given to `compile` for the output of a head, as a `keras.losses.Loss` where it is one of Keras'."""
+    if isinstance(loss, dict):
+        loss = loss.get(head.name)
+    elif isinstance(loss, list | tuple):
+        loss = loss[head.index] if head.index < len(loss) else None
+    return keras.losses.get(loss) if isinstance(loss, str) else loss
 
 
 def _checked(terms: Any) -> list[Term]:
-    if isinstance(terms, Term):
-        raise TypeError(f"`terms` must be a list. Received: {terms!r}. Put it into brackets: [...].")
-    terms = list(terms)
+    if isinstance(terms, str | Term) or not isinstance(terms, Sequence):
+        raise TypeError(
+            "`terms` must be a list of terms, such as [keras_collab.OutputConsistency()], or None for the default. "
+            f"Received: terms={terms!r}."
+        )
+    columns: set[str] = set(_RESERVED_NAMES)
     for term in terms:
         if not isinstance(term, Term):
             raise TypeError(
-                f"`terms` must be a list of keras_collab.Term objects, such as "
-                f"[keras_collab.OutputConsistency()]. Received: {term!r}."
+                "`terms` must be a list of keras_collab.Term objects, such as [keras_collab.OutputConsistency()]. "
+                f"Received: {term!r}."
             )
         if term.selection is not None:
             raise ValueError(
-                f"Term '{term.name}' is already part of a model and holds that model's weight and draws. Make "
-                f"a new one: {type(term).__name__}.from_config(term.get_config())."
+                f"Term '{term.name}' is already part of a model and holds that model's weight and draws. Make a new "
+                f"one: {type(term).__name__}.from_config(term.get_config())."
             )
-        if term.name in _RESERVED_NAMES:
+        if {term.name, f"{term.name}_weight"} & columns:
             raise ValueError(
-                f"A term cannot be named '{term.name}': the history's column of that name is Keras' or the "
-                "model's own. Give it another name=."
+                f"The history would have two columns named '{term.name}' or '{term.name}_weight'. The names "
+                f"{_RESERVED_NAMES} are taken; give each term its own name=."
             )
-    names = [term.name for term in terms] + [f"{term.name}_weight" for term in terms if term.scheduled]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"Several terms would write the history's column {twice[0]!r}. Give each its own name=.")
-    return terms
+        columns |= {term.name, f"{term.name}_weight"}
+    return list(terms)
 
 
-def _select(term: Term, reader: NetworkReader) -> Selection:
-    try:
-        return term.select(reader)
-    except ValueError as error:
-        raise ValueError(f"Term '{term.name}': {error}") from error
-    except TypeError as error:
-        raise TypeError(f"Term '{term.name}': {error}") from error
+def _select_default(reader: NetworkReader) -> tuple[list[Term], list[Selection]]:
+    """The default terms that the network can carry, and what they read; warns once about the others."""
+    terms, selections, left_out = [], [], []
+    for term in default_terms():
+        try:
+            selections.append(term.select(reader))
+            terms.append(term)
+        except ValueError as error:
+            left_out.append(f"'{term.name}': {error}")
+    if not terms:
+        raise ValueError("None of the four terms can read this network.\n" + "\n".join(left_out))
+    if left_out:
+        warnings.warn("Terms that this network cannot carry are left out.\n" + "\n".join(left_out), stacklevel=4)
+    return terms, selections
+
+
+def _select_all(terms: Sequence[Term], reader: NetworkReader) -> list[Selection]:
+    """What each term reads; raises once for all terms that can read nothing."""
+    selections, errors = [], []
+    for term in terms:
+        try:
+            selections.append(term.select(reader))
+        except (TypeError, ValueError) as error:
+            errors.append((type(error), f"Term '{term.name}': {error}"))
+    if errors:
+        raise errors[0][0]("\n".join(message for _, message in errors))
+    return selections

@@ -9,19 +9,10 @@ import keras_collab
 # One line more here gives a term every test of the contract.
 TERMS = {
     "output": lambda **kwargs: keras_collab.OutputConsistency(**kwargs),
-    "output_partition": lambda **kwargs: keras_collab.OutputConsistency(form="partition", parts=3, **kwargs),
-    "output_labels": lambda **kwargs: keras_collab.OutputConsistency(label_share=0.5, **kwargs),
-    "output_jensen_shannon": lambda **kwargs: keras_collab.OutputConsistency(form="jensen_shannon", **kwargs),
-    "output_neighbours": lambda **kwargs: keras_collab.OutputConsistency(form="neighbours", **kwargs),
     "intermediate": lambda **kwargs: keras_collab.IntermediateConsistency(**kwargs),
-    "intermediate_relational": lambda **kwargs: keras_collab.IntermediateConsistency(form="relational", **kwargs),
-    "intermediate_cka": lambda **kwargs: keras_collab.IntermediateConsistency(form="cka", **kwargs),
-    "intermediate_neighbours": lambda **kwargs: keras_collab.IntermediateConsistency(
-        form="nearest_neighbours", **kwargs
-    ),
+    "intermediate_deepest": lambda **kwargs: keras_collab.IntermediateConsistency(target="deepest", **kwargs),
     "representation": lambda **kwargs: keras_collab.RepresentationSimilarity(max_channels=4, **kwargs),
     "kernel": lambda **kwargs: keras_collab.KernelSimilarity(max_filters=4, **kwargs),
-    "kernel_angle": lambda **kwargs: keras_collab.KernelSimilarity(form="angle", **kwargs),
 }
 
 
@@ -57,11 +48,11 @@ def small_data(samples=22, classes=3, seed=0):
     return x.astype("float32"), y.astype("int32")
 
 
-def zero_weights(head=None):
+def zero_weights(output=None):
     """All four terms with weight 0."""
     return [
-        keras_collab.OutputConsistency(0.0, label_share=0.5, head=head),
-        keras_collab.IntermediateConsistency(0.0, head=head),
+        keras_collab.OutputConsistency(0.0, output=output),
+        keras_collab.IntermediateConsistency(0.0, output=output),
         keras_collab.RepresentationSimilarity(0.0),
         keras_collab.KernelSimilarity(0.0),
     ]

@@ -8,8 +8,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.terms.pairs import pick
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kernel:
@@ -51,14 +49,14 @@ class Kernel:
         """Whether training moves it; asked when a step is traced, so freezing before compile counts."""
         return any(variable.trainable for variable in self.layer.weights if variable.name == self.weight)
 
-    def read(self, group: Any = 0) -> Any:
-        """The filters of one group, `(size, filters)`, in the weight's own precision; `group` may be drawn."""
+    def read(self) -> Any:
+        """The filters as the columns of a matrix, `(size, filters)`; `(groups, size, filters)` for several groups."""
         values = ops.convert_to_tensor(getattr(self.layer, self.weight))
         if self.filter_axis == -2:
             values = ops.swapaxes(values, -1, -2)
         if self.groups == 1:
             return ops.reshape(values, (self.size, self.filters))
-        return pick(ops.reshape(values, (self.size, self.groups, self.filters)), {1: group})
+        return ops.transpose(ops.reshape(values, (self.size, self.groups, self.filters)), (1, 0, 2))
 
 
 @functools.singledispatch

@@ -70,6 +70,11 @@ class Selection:
         """The layers that `layers=` came to stand for, each once."""
         return list(dict.fromkeys([*(tap.path for tap in self.taps), *(kernel.path for kernel in self.kernels)]))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of the network is read but its outputs."""
+        return not (self.taps or self.kernels) and self.head is None
+
 
 class NetworkReader:
     """Finds taps, kernels and heads in a network; every miss is one clear error."""
@@ -216,3 +221,20 @@ def _compile(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except re.error as error:
         raise ValueError(f"layers={pattern!r} is not a regular expression: {error}. {_LAYERS_HELP}.") from error
+
+
+def trained_part(selection: Selection, graph: Graph) -> Selection:
+    """What training can change of a selection: frozen kernels and taps behind frozen layers only are left out."""
+    kernels = tuple(kernel for kernel in selection.kernels if kernel.trainable)
+    taps = tuple(tap for tap in selection.taps if _is_trained(tap.tensor, graph))
+    head = selection.head
+    if head is not None and not taps and not head.layer.trainable_weights and not _is_trained(head.features, graph):
+        head = None
+    return Selection(taps=taps, head=head, kernels=kernels)
+
+
+def _is_trained(tensor: keras.KerasTensor, graph: Graph) -> bool:
+    for call in graph.ancestors(tensor):
+        if isinstance(call.operation, keras.Layer) and call.operation.trainable_weights:
+            return True
+    return False

@@ -1,29 +1,33 @@
-"""Collaboration of the output layer: parts of the head's features predict, and agree with the whole."""
+"""Consistency of the output layer: parts of the head predict what the whole head predicts."""
 
-import math
+import warnings
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_collab._checks import check_choice, check_range
-from keras_collab.network.head import check_labels, pick_output
+from keras_collab._checks import check_range
 from keras_collab.network.select import NetworkReader, Selection
-from keras_collab.terms.relations import vote
 from keras_collab.terms.term import StepTensors, Term, Weight
 
-FORMS = ("dropout", "partition", "jensen_shannon", "neighbours")
-
-_RELATION_TEMPERATURE = 0.1  # τ of the neighbours, that of IntermediateConsistency.
+# With one of these the outputs are quantities, not logits.
+_REGRESSION_LOSSES = (
+    keras.losses.MeanSquaredError,
+    keras.losses.MeanAbsoluteError,
+    keras.losses.MeanAbsolutePercentageError,
+    keras.losses.MeanSquaredLogarithmicError,
+    keras.losses.Huber,
+    keras.losses.LogCosh,
+)
 
 
 def consistency_divergence(logits: Any, part_logits: Any, temperature: float) -> Any:
     """T² · mean_p KL( softmax(z / T) ‖ softmax(z_p / T) ) of each sample, the target without gradient.
 
     Args:
-        logits: `(batch, ..., classes)`, the whole head's; the target.
+        logits: `(batch, ..., classes)`, of the whole head; the target.
         part_logits: `(parts, batch, ..., classes)`.
-        temperature: T, softens both; the factor T² keeps the gradient's size.
+        temperature: T, softens both; the factor T² keeps the size of the gradient.
 
     Returns:
         `(batch, ...)`.
@@ -34,98 +38,28 @@ def consistency_divergence(logits: Any, part_logits: Any, temperature: float) ->
     return temperature**2 * ops.mean(divergence, axis=0)
 
 
-def cross_entropy(labels: Any, part_logits: Any) -> Any:
-    """Mean over parts of the cross-entropy of each sample.
-
-    Args:
-        labels: `(batch, ..., classes)`, distributions.
-        part_logits: `(parts, batch, ..., classes)`.
-
-    Returns:
-        `(batch, ...)`.
-    """
-    return ops.mean(-ops.sum(labels * ops.log_softmax(part_logits, axis=-1), axis=-1), axis=0)
-
-
-def generalised_jensen_shannon(labels: Any, part_logits: Any, label_share: float, temperature: float) -> Any:
-    """Generalised Jensen-Shannon divergence of the label and the parts' predictions, of each sample.
-
-    (1 / Z) · Σ_i π_i KL( p_i ‖ m ), m = Σ_i π_i p_i, Z = −(1 − π_1) log(1 − π_1), with the label as p_1
-    (Englesson & Azizpour, 2021, arXiv 2105.04522): bounded, so that a wrong label cannot pull without end.
-
-    Args:
-        labels: `(batch, ..., classes)`, distributions.
-        part_logits: `(parts, batch, ..., classes)`.
-        label_share: π_1, in (0, 1); the parts share the rest.
-        temperature: T, divides the logits.
-
-    Returns:
-        `(batch, ...)`.
-    """
-    part_log = ops.log_softmax(part_logits / temperature, axis=-1)
-    part = ops.exp(part_log)
-    mixture = label_share * labels + (1 - label_share) * ops.mean(part, axis=0)
-    mixture_log = ops.log(ops.maximum(mixture, 1e-12))
-    labels_log = ops.log(ops.maximum(labels, 1e-12))
-    from_label = ops.sum(labels * (labels_log - mixture_log), axis=-1)
-    from_parts = ops.mean(ops.sum(part * (part_log - mixture_log), axis=-1), axis=0)
-    scale = -(1 - label_share) * math.log(1 - label_share)
-    return (label_share * from_label + (1 - label_share) * from_parts) / scale
-
-
-def ensemble_divergence(features: Any, logits: Any, temperature: float, relation_temperature: float) -> Any:
-    """T² · KL( sg Σ_j P_ij softmax(z_j / T) ‖ softmax(z_i / T) ) of each sample i, P the relations of the features.
-
-    Args:
-        features: `(batch, features)`; without gradient.
-        logits: `(batch, ..., classes)`.
-        temperature: T.
-        relation_temperature: τ of P.
-
-    Returns:
-        `(batch, ...)`; for a batch of one, 0.
-    """
-    predicted_log = ops.log_softmax(logits / temperature, axis=-1)
-    target = ops.stop_gradient(vote(features, ops.exp(predicted_log), relation_temperature))
-    target_log = ops.log(ops.maximum(target, 1e-12))
-    return temperature**2 * ops.sum(target * (target_log - predicted_log), axis=-1)
-
-
 @keras.saving.register_keras_serializable("keras_collab")
 class OutputConsistency(Term):
-    """Makes subsets of the head's features predict, through the head's own kernel, what the whole head predicts.
+    """Makes parts of the head predict what the whole head predicts.
 
-    A part keeps some of the D features h that the head reads and predicts on its own, z_p = scale · (m_p ∘ h) W + b.
-    The mean of the parts is z, the network's own prediction (exactly for a partition, on average for dropout): it is
-    the ensemble of its parts, so that the several heads of Song & Chai (2018, arXiv 1805.11761) appear without a
-    weight being added. The formula is this project's reading of the abstract of Fang & Lin (2021, arXiv 2105.09590).
-    Forms:
+    A part keeps a random half of the D features h that the head reads, and predicts on its own through the head's own
+    kernel: z_p = (m_p ∘ h) W / (1 − rate) + b. On average over the masks the mean of the parts is z, the network's
+    own prediction. The loss is T² · mean_p KL( sg softmax(z / T) ‖ softmax(z_p / T) ).
 
-    - `"dropout"`: independent dropout masks (Multi-Sample Dropout, Inoue, 2019, arXiv 1905.09788; SD-Dropout, Lee et
-      al., 2022, arXiv 2208.05642), `T² · mean_p KL( sg softmax(z/T) ‖ softmax(z_p/T) )`.
-    - `"partition"`: the same with the features split into equal parts by a permutation drawn each step.
-    - `"jensen_shannon"`: dropout masks whose predictions and the label come together in a generalised Jensen-Shannon
-      divergence (Englesson & Azizpour, 2021, arXiv 2105.04522), the form for noisy labels.
-    - `"neighbours"`: no parts; the predictions of those samples in the batch that have similar features, mixed, teach
-      each, `T² · KL( sg Σ_j P_ij softmax(z_j/T) ‖ softmax(z_i/T) )` with P the relations of h as in
-      `IntermediateConsistency`, τ = 0.1 (after batch knowledge ensembling, BAKE, Ge et al., 2021, arXiv 2104.13298).
-
-    Args:
-        weight: number >= 0 or schedule, see `Term`. Defaults to 0.1: weight 1 kept a ResNet-8 from learning
-            its training images and cost 5.4 points of accuracy (examples/results/cifar10-subset.jsonl); a tenth cost
-            none with the other terms (examples/results/milder-output.jsonl).
-        parts: how many parts predict, at least 2 for `"partition"` and at most the number of features. Defaults to 2.
-        rate: share of features that a dropout mask leaves out, in (0, 1). Defaults to 0.5.
-        temperature: T > 0; 1 for no softening. Defaults to 2.
-        label_share: share s of the parts' own cross-entropy against the labels, `(1 − s) · KL + s · CE`, in [0, 1];
-            for `"jensen_shannon"` the label's weight π_1, in (0, 1). Defaults to 0, and to 0.3 for `"jensen_shannon"`.
-        form: one of the above. Defaults to `"dropout"`. `"neighbours"` has no use for `parts` and `rate`, and takes no
-            `label_share`.
-        head: name of the output whose classifier is meant, needed when the network has several.
-        name: column in the history. Defaults to `"output_consistency"`.
-        seed: integer seed of the masks, see `Term`.
+    The formula is this project's reading of the abstract of Fang & Lin (2021, arXiv 2105.09590). Its parts stand in
+    the place of the heads of Song & Chai (2018, arXiv 1805.11761), without a weight being added. The masks are those
+    of Multi-Sample Dropout (Inoue, 2019, arXiv 1905.09788) and SD-Dropout (Lee et al., 2022, arXiv 2208.05642).
 
     Each sample counts as it does in the task loss: sample weights and class weights apply.
+
+    Args:
+        weight: number >= 0 or schedule, see `Term`. Defaults to 0.1.
+        parts: number of parts that predict in a step, at least 1. Defaults to 2.
+        rate: share of the features that a part leaves out, in (0, 1). Defaults to 0.5.
+        temperature: T > 0; 1 for no softening. Defaults to 2.
+        output: name of the network's output that the head makes; needed when the network has several.
+        name: column in the history. Defaults to `"output_consistency"`.
+        seed: integer seed of the masks, see `Term`.
     """
 
     def __init__(
@@ -135,73 +69,37 @@ class OutputConsistency(Term):
         parts: int = 2,
         rate: float = 0.5,
         temperature: float = 2.0,
-        label_share: float | None = None,
-        form: str = "dropout",
-        head: str | None = None,
+        output: str | None = None,
         name: str | None = None,
         seed: int | None = None,
     ):
         super().__init__(weight, name=name, seed=seed)
-        self.form = check_choice(self, form=form, choices=FORMS)
-        self.parts = check_range(self, parts=parts, least=2 if form == "partition" else 1, whole=True)
+        self.parts = check_range(self, parts=parts, least=1, whole=True)
         self.rate = check_range(self, rate=rate, above=0, below=1)
         self.temperature = check_range(self, temperature=temperature, above=0)
-        if label_share is None:
-            label_share = 0.3 if form == "jensen_shannon" else 0.0
-        if form == "jensen_shannon":
-            self.label_share = check_range(self, label_share=label_share, above=0, below=1)
-        else:
-            self.label_share = check_range(
-                self, label_share=label_share, least=0, most=0 if form == "neighbours" else 1
-            )
-        self.head = head
+        self.output_name = output
 
     def select(self, network: NetworkReader) -> Selection:
-        head = network.head(self.head)
-        if self.parts > head.size and self.form != "neighbours":
-            raise ValueError(
-                f"parts={self.parts} is more than the {head.size} features that head '{head.path}' reads; a part needs "
-                "at least one feature."
-            )
-        return Selection(head=head)
+        return Selection(head=network.head(self.output_name))
 
     def call(self, tensors: StepTensors) -> Any:
         head = tensors.head
-        if self.form == "neighbours":
-            loss = ensemble_divergence(head.features, head.logits, self.temperature, _RELATION_TEMPERATURE)
-        else:
-            loss = self._parts_divergence(tensors, head)
-        return tensors.mean_over_samples(ops.mean(ops.reshape(loss, (ops.shape(loss)[0], -1)), axis=-1))
+        part_logits = head.logits_of(head.features * self._masks(*ops.shape(head.features)))
+        divergence = consistency_divergence(head.logits, part_logits, self.temperature)
+        return tensors.mean_over_samples(divergence)
 
-    def _parts_divergence(self, tensors: StepTensors, head: Any) -> Any:
-        part_logits = head.logits_of(head.features * self._masks(ops.shape(head.features)[0], head.head.size))
-        if self.form == "jensen_shannon":
-            return generalised_jensen_shannon(tensors.labels, part_logits, self.label_share, self.temperature)
-        loss = (1 - self.label_share) * consistency_divergence(head.logits, part_logits, self.temperature)
-        return loss + self.label_share * cross_entropy(tensors.labels, part_logits) if self.label_share else loss
-
-    def operations(self, selection: Selection, batch_size: int) -> float:
-        if self.form == "neighbours":  # Relations of the features, what they mix, and the logits.
-            head = selection.head
-            return 2.0 * batch_size * (batch_size * (head.size + head.classes) + head.size * head.classes)
-        # Logits of the whole and of each part; the parts again, twice, in the backward pass.
-        return 2.0 * batch_size * selection.head.size * selection.head.classes * (1 + 3 * self.parts)
-
-    def check_labels(self, selection: Selection, y: Any) -> None:
-        if self.label_share:
-            check_labels(selection.head, pick_output(y, selection.head).shape)
+    def check_loss(self, selection: Selection, loss: Any) -> None:
+        if selection.head.activation == "linear" and isinstance(loss, _REGRESSION_LOSSES):
+            warnings.warn(
+                f"'{self.name}' reads the outputs of '{selection.head.path}' as logits of classes, but the loss is "
+                f"{type(loss).__name__}, a regression. Leave the term out: wrap(network, [...]) with the others.",
+                stacklevel=3,
+            )
 
     def _masks(self, batch: Any, size: int) -> Any:
-        """What the features are multiplied by: `(parts, batch, size)`, or `(parts, 1, size)` for a partition."""
-        if self.form == "partition":
-            order = ops.argsort(keras.random.uniform((size,), seed=self.seed_generator))
-            member = ops.arange(self.parts)[:, None] == (order % self.parts)[None, :]
-            return float(self.parts) * ops.cast(member, "float32")[:, None, :]
-        # A uniform float32 has 23 random bits: the upper 12 and the lower 11 make two masks for the price of one.
-        uniform = keras.random.uniform(((self.parts + 1) // 2, batch, size), seed=self.seed_generator)
-        lower = uniform * 4096 - ops.floor(uniform * 4096)
-        kept = ops.concatenate([uniform >= self.rate, lower >= self.rate])[: self.parts]
-        return ops.cast(kept, "float32") / (1 - self.rate)
+        """What the features are multiplied by, `(parts, batch, size)`."""
+        uniform = keras.random.uniform((self.parts, batch, size), dtype="float32", seed=self.seed_generator)
+        return ops.cast(uniform >= self.rate, "float32") / (1 - self.rate)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -209,7 +107,5 @@ class OutputConsistency(Term):
             "parts": self.parts,
             "rate": self.rate,
             "temperature": self.temperature,
-            "label_share": self.label_share,
-            "form": self.form,
-            "head": self.head,
+            "output": self.output_name,
         }

@@ -10,9 +10,19 @@ from keras_collab.terms.pairs import cosines
 _NEVER = -1e9
 
 
-def pool(tap: Any) -> Any:
-    """Global average over positions, in float32: `(batch, positions..., channels)` to `(batch, channels)`."""
-    return ops.mean(ops.cast(tap, "float32"), axis=tuple(range(1, len(tap.shape) - 1)))
+def pool(tap: Any, mask: Any = None) -> Any:
+    """Global average over positions, in float32: `(batch, positions..., channels)` to `(batch, channels)`.
+
+    Args:
+        tap: the values.
+        mask: `(batch, positions...)`, true for the positions that count; None for all.
+    """
+    axes = tuple(range(1, len(tap.shape) - 1))
+    tap = ops.cast(tap, "float32")
+    if mask is None:
+        return ops.mean(tap, axis=axes)
+    counts = ops.expand_dims(ops.cast(mask, "float32"), -1)
+    return ops.sum(tap * counts, axis=axes) / ops.maximum(ops.sum(counts, axis=axes), 1.0)
 
 
 def centre(features: Any) -> Any:
@@ -21,7 +31,7 @@ def centre(features: Any) -> Any:
 
 
 def log_relations(features: Any, temperature: float) -> Any:
-    """How similar sample j is to sample i for a layer, a distribution over j: log row-softmax of u uᵀ / τ, i ≠ j.
+    """How similar sample j is to sample i for a layer, a distribution over j: log row softmax of u uᵀ / τ, i ≠ j.
 
     Args:
         features: `(batch, channels)`; centred and L2-normalised here, so that their scale does not matter.
@@ -37,18 +47,3 @@ def log_relations(features: Any, temperature: float) -> Any:
     # Symmetric, so the gradient towards the columns of a pair is that towards its rows, for one product less.
     similarity = similarity + ops.transpose(similarity) - ops.stop_gradient(similarity)
     return ops.log_softmax(similarity + _NEVER * ops.eye(ops.shape(features)[0], dtype="float32"), axis=-1)
-
-
-def vote(features: Any, predicted: Any, temperature: float) -> Any:
-    """Σ_j P_ij p_j: what the samples similar to each sample i predict for it, P the relations of the features.
-
-    Args:
-        features: `(batch, channels)`.
-        predicted: `(batch, ..., classes)`, p.
-        temperature: τ.
-
-    Returns:
-        `(batch, ..., classes)`.
-    """
-    flat = ops.reshape(predicted, (ops.shape(predicted)[0], -1))
-    return ops.reshape(ops.matmul(ops.exp(log_relations(features, temperature)), flat), ops.shape(predicted))

@@ -1,4 +1,4 @@
-"""Collaboration of representations: channels of a layer do not repeat each other."""
+"""Similarity of representations: the channels of a layer do not repeat each other."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_collab._checks import check_range
-from keras_collab.network.select import Layers, NetworkReader, Selection, Tap
+from keras_collab.network.select import Layers, NetworkReader, Selection
 from keras_collab.terms.pairs import (
     Blocks,
     cosines,
@@ -20,30 +20,40 @@ from keras_collab.terms.pairs import (
 )
 from keras_collab.terms.term import StepTensors, Term, Weight
 
+# R² of N rows is 1 / (N − 1) by chance alone. An estimate from fewer rows than this counts by their number.
+_ENOUGH_ROWS = 64
 
-def squared_correlations(rows: Any, columns: Any) -> Any:
+
+def squared_correlations(rows: Any, columns: Any, counts: Any = None) -> Any:
     """R² of every pair of channels, 0 for dead channels.
 
     Args:
         rows: `(positions, channels)`, any float dtype.
         columns: `(positions, other channels)`.
+        counts: `(positions, 1)`, 1 for the positions that count and 0 for the others; None for all.
 
     Returns:
         `(channels, other channels)` in [0, 1], float32.
     """
-    (rows, row_floor), (columns, column_floor) = _centred(rows), _centred(columns)
+    rows, row_floor = _centred(rows, counts)
+    columns, column_floor = _centred(columns, counts)
     return ops.square(cosines(rows, columns, (row_floor + column_floor) / 2))
 
 
-def _centred(columns: Any) -> tuple[Any, Any]:
+def _centred(columns: Any, counts: Any) -> tuple[Any, Any]:
     """Columns less their means, and the squared length below which one counts as dead.
 
     The means are constants to the gradient, which is exact all the same: a product of centred columns has no gradient
     towards their means. What is constant but for the rounding of its mean is dead too.
     """
     columns = ops.cast(columns, "float32")
-    means = ops.stop_gradient(ops.mean(columns, axis=0, keepdims=True))
-    centred = columns - means
+    if counts is None:
+        means = ops.stop_gradient(ops.mean(columns, axis=0, keepdims=True))
+        centred = columns - means
+    else:
+        total = ops.maximum(ops.sum(counts), 1.0)
+        means = ops.stop_gradient(ops.sum(columns * counts, axis=0, keepdims=True) / total)
+        centred = (columns - means) * counts
     squared_length = ops.mean(ops.sum(ops.square(centred), axis=0)) + 1e-6 * ops.sum(ops.square(means))
     return centred, ops.stop_gradient(1e-6 * squared_length + 1e-20)
 
@@ -65,26 +75,25 @@ def representation_similarity(tap: Any) -> Any:
 class RepresentationSimilarity(Term):
     """Makes the channels of a layer carry different things: penalises their squared correlation.
 
-    X = the tap as (positions, channels), centred and scaled per channel; R = XᵀX / N; the loss is the mean over taps
-    and over i != j of R_ij². Scale free: shrinking activations does not pay, as it does for the covariance of DeCov
-    (Cogswell et al., 2016, arXiv 1511.06068). The formula is this project's reading of the abstract of Fang & Lin
-    (2021, arXiv 2105.09590). Each step looks at a grid of positions with a random offset and at two random blocks of
-    channels, the first of which it moves; on average over the draws of channels value and gradient are those of all
-    pairs.
+    X = the tap as (positions, channels), centred and scaled by channel; R = XᵀX / N. The loss is the mean over taps
+    and over i != j of R_ij². It is free of scale: smaller activations do not lower it, as they lower the covariance of
+    DeCov (Cogswell et al., 2016, arXiv 1511.06068).
 
-    Args:
-        weight: number >= 0 or schedule, see `Term`. Defaults to 10: with the other terms as accurate
-            as 1 without label noise, and 3 to 6 points better with it (examples/results/choose-together.jsonl). Where
-            images are not augmented it has cost accuracy (examples/results/choose-unaugmented.jsonl).
-        layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
-            stage. Defaults to `"auto"`.
-        max_positions: positions of a sample that a step looks at, at most. Defaults to 4.
-        max_channels: channels in a block, at most; a tap with no more channels than that is compared in full.
-            Defaults to 32.
-        name: column in the history. Defaults to `"representation_similarity"`.
-        seed: integer seed of the draws, see `Term`.
+    The formula is this project's reading of the abstract of Fang & Lin (2021, arXiv 2105.09590). Each step takes a
+    grid of positions with a random offset and two random blocks of channels, and moves the first block. On average
+    over the draws of channels value and gradient are those of all pairs. An estimate from fewer than 65 positions
+    counts by their number.
 
     All samples count alike: sample weights do not apply.
+
+    Args:
+        weight: number >= 0 or schedule, see `Term`. Defaults to 10.
+        layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
+            stage. Defaults to `"auto"`.
+        max_positions: number of positions of a sample that a step takes, at most. Defaults to 4.
+        max_channels: number of channels in a block, at most. Defaults to 32.
+        name: column in the history. Defaults to `"representation_similarity"`.
+        seed: integer seed of the draws, see `Term`.
     """
 
     def __init__(
@@ -110,27 +119,21 @@ class RepresentationSimilarity(Term):
         return Selection(taps=taps)
 
     def call(self, tensors: StepTensors) -> Any:
-        draws = keras.random.uniform((len(tensors.taps), 3, 3), seed=self.seed_generator)
-        value = ops.mean(ops.stack([self._sampled(tap, draws[i]) for i, tap in enumerate(tensors.taps)]))
-        return scale_gradient(value, 2.0)  # The gradient towards one channel of a pair stands for both.
+        draws = keras.random.uniform((len(tensors.taps), 3, 3), dtype="float32", seed=self.seed_generator)
+        total = ops.zeros((), dtype="float32")
+        for index, tap in enumerate(tensors.taps):
+            total = total + self._estimate(tap, draws[index])
+        return scale_gradient(total / len(tensors.taps), 2.0)  # The gradient towards one channel stands for both.
 
-    def _sampled(self, tap: Any, draws: Any) -> Any:
+    def _estimate(self, tap: Any, draws: Any) -> Any:
         blocks = Blocks(tap.shape[-1], self.max_channels)
+        first, second = blocks.draw(draws[0, 0]), blocks.draw(draws[0, 1])
         positions = sample_positions(tap, self.max_positions, draws[1:])
-        first, second = draw_index(draws[0, 0], blocks.count), draw_index(draws[0, 1], blocks.count)
-        rows, columns = blocks.two_combs(positions, first, second)
+        rows, columns = blocks.take(positions, first), blocks.take(positions, second)
         values = squared_correlations(rows, ops.stop_gradient(columns))
-        item = blocks.count * ops.arange(blocks.length, dtype="int32")
-        return mean_over_pairs(values, first + item, second + item, blocks.pair_weight)
-
-    def operations(self, selection: Selection, batch_size: int) -> float:
-        return sum(self._operations(tap, batch_size) for tap in selection.taps)
-
-    def _operations(self, tap: Tap, batch_size: int) -> float:
-        blocks = Blocks(tap.channels, self.max_channels)
-        positions = batch_size * math.prod(count for count, _ in position_grid(tap.positions, self.max_positions))
-        # The Gram matrix and one product for its gradient; standardising takes about 20 operations a value.
-        return positions * blocks.length * (4.0 * blocks.length + 40.0 + 4.0 * (blocks.count > 1) * blocks.count)
+        mean = mean_over_pairs(values, blocks.items(first), blocks.items(second), blocks.pair_weight)
+        count = ops.cast(ops.shape(positions)[0], "float32")
+        return mean * ops.minimum((count - 1.0) / _ENOUGH_ROWS, 1.0)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -146,11 +149,14 @@ def position_grid(sizes: tuple[int, ...], max_positions: int) -> list[tuple[int,
 
     Args:
         sizes: lengths of the axes.
-        max_positions: positions to take in all, at most.
+        max_positions: number of positions to take in all, at most.
     """
     a_side = max(1, math.floor(max_positions ** (1 / max(1, len(sizes))) + 1e-9))
-    counts = [min(a_side, size) for size in sizes]
-    return [(count, size // count) for size, count in zip(sizes, counts, strict=True)]
+    grid = []
+    for size in sizes:
+        count = min(a_side, size)
+        grid.append((count, size // count))
+    return grid
 
 
 def sample_positions(tap: Any, max_positions: int, draws: Any) -> Any:
@@ -160,17 +166,22 @@ def sample_positions(tap: Any, max_positions: int, draws: Any) -> Any:
 
     Args:
         tap: `(batch, positions..., channels)`.
-        max_positions: positions of a sample, at most.
+        max_positions: number of positions of a sample, at most.
         draws: `(2, axes of positions)`, uniform numbers in [0, 1): for the offset of the grid's positions, and for
             where a grid that does not fill the map begins.
     """
-    sizes, channels = tap.shape[1:-1], tap.shape[-1]
-    grid = [] if None in sizes else position_grid(sizes, max_positions)
-    if any(count < size for (count, _), size in zip(grid, sizes, strict=False)):
-        for axis, (size, (count, stride)) in enumerate(zip(sizes, grid, strict=True)):
-            # A grid that does not fill the map begins anywhere.
-            start = draw_index(draws[1, axis], size - count * stride + 1)
-            tap = window(tap, 1 + axis, start, count * stride)
-        tap = ops.reshape(tap, (ops.shape(tap)[0], *(side for pair in grid for side in pair), channels))
-        tap = pick(tap, {2 + 2 * axis: draw_index(draws[0, axis], stride) for axis, (_, stride) in enumerate(grid)})
-    return ops.reshape(tap, (-1, channels))
+    sizes = tap.shape[1:-1]
+    if None not in sizes:
+        for axis, (count, stride) in enumerate(position_grid(sizes, max_positions)):
+            start = draw_index(draws[1, axis], sizes[axis] - count * stride + 1)
+            tap = _every(window(tap, 1 + axis, start, count * stride), 1 + axis, stride, draws[0, axis])
+    return ops.reshape(tap, (-1, tap.shape[-1]))
+
+
+def _every(tap: Any, axis: int, stride: int, uniform: Any) -> Any:
+    """Every `stride`-th value along an axis, from a drawn one on."""
+    if stride == 1:
+        return tap
+    shape = ops.shape(tap)
+    cells = ops.reshape(tap, (*shape[:axis], shape[axis] // stride, stride, *shape[axis + 1 :]))
+    return pick(cells, axis + 1, draw_index(uniform, stride))
