@@ -9,6 +9,7 @@ from keras_collab.terms.output_consistency import OutputConsistency
 from keras_collab.terms.representation_similarity import RepresentationSimilarity
 from keras_collab.terms.term import StepTensors, Term
 from keras_collab.tools.balance import Balance, balance
+from keras_collab.tools.describe import Description, describe
 from keras_collab.tools.diagnose import Diagnosis, diagnose
 
 __version__ = "0.1.0"
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Balance",
     "CollabModel",
+    "Description",
     "Diagnosis",
     "IntermediateConsistency",
     "KernelSimilarity",
@@ -28,6 +30,7 @@ __all__ = [
     "balance",
     "baselines",
     "datasets",
+    "describe",
     "diagnose",
     "label_noise",
     "models",

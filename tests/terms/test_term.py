@@ -84,6 +84,7 @@ def test_public_names():
     assert sorted(keras_collab.__all__) == [
         "Balance",
         "CollabModel",
+        "Description",
         "Diagnosis",
         "IntermediateConsistency",
         "KernelSimilarity",
@@ -96,6 +97,7 @@ def test_public_names():
         "balance",
         "baselines",
         "datasets",
+        "describe",
         "diagnose",
         "label_noise",
         "models",
