@@ -67,7 +67,12 @@ REPRESENTATION, KERNEL = keras_collab.RepresentationSimilarity, keras_collab.Ker
             r"'pythonic' is a subclassed model \(Subclassed\).*no graph.*keras.Model",
         ),
         (with_own_step, lambda: None, ValueError, r"overrides train_step.*Wrap keras.Model"),
-        (headless, lambda: [OUTPUT()], ValueError, r"'output_consistency': no classifier found in network 'backbone'.*Dense"),
+        (
+            headless,
+            lambda: [OUTPUT()],
+            ValueError,
+            r"'output_consistency': no classifier found in network 'backbone'.*Dense",
+        ),
         (
             small_network,
             lambda: [KERNEL(layers="conv_1")],
