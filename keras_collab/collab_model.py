@@ -69,6 +69,17 @@ def _evaluation() -> Iterator[None]:
         _evaluating.reset(token)
 
 
+class _StepCounter(keras.layers.Layer):
+    """Counts training steps. A layer of its own, so that weight files of the model load into the plain network."""
+
+    def __init__(self):
+        super().__init__(trainable=False, name="step_counter")
+        self.step = self.add_weight(
+            shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica", name="step"
+        )
+        self.built = True
+
+
 class _Internals:
     """What Keras' saver and layer tracking must not see: they would store the network a second time."""
 
@@ -155,9 +166,7 @@ class CollabModel(keras.Model):
         for term, selection in zip(chosen, selections, strict=True):
             term.attach(selection)
         self._terms = chosen
-        self._step = self.add_weight(
-            shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica", name="step"
-        )
+        self._counter = _StepCounter()
         self._task_tracker = keras.metrics.Mean(name="task_loss")
         self._warned_outside = False
 
@@ -199,7 +208,7 @@ class CollabModel(keras.Model):
         step = step_of(self)
         if step is None:
             self._warn_outside(training)
-            return super().call(inputs, training=training, mask=mask, **kwargs)
+            return self.network(inputs, training=training, mask=mask, **kwargs)
         both = self._internals.tapped.call(inputs, training=training, mask=mask, **kwargs)
         step.taps = both["taps"]
         return both["outputs"]
@@ -213,14 +222,14 @@ class CollabModel(keras.Model):
         taps, step.taps = dict(zip(self._internals.tap_ids, step.taps, strict=True)), None
         batch = ops.shape(tree.flatten(y_pred)[0])[0]
         self._task_tracker.update_state(self._task_loss(total), sample_weight=batch)
-        number = ops.convert_to_tensor(self._step)
+        number = ops.convert_to_tensor(self._counter.step)
         for term, selection in zip(self._terms, self._training_selections(), strict=True):
             value = self._value_of(term, selection, number, taps, y_pred, y, sample_weight)
             weight = term.weight_at(number)
             total = total + ops.cast(self._aggregate_additional_loss(weight * value), total.dtype)
             term.track(value, weight, batch)
             step.values[term.name] = value
-        self._step.assign(number + 1)
+        self._counter.step.assign(number + 1)
         return total
 
     def loss_and_terms(self, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -346,6 +355,15 @@ class CollabModel(keras.Model):
         return self.network.export(*args, **kwargs)
 
     # Saving.
+
+    def load_weights(self, filepath, *args, **kwargs):
+        try:
+            super().load_weights(filepath, *args, **kwargs)
+        except ValueError as error:
+            raise ValueError(
+                f"{filepath} does not hold the weights of this model and its terms. If they are those of the plain "
+                f"network, load them there: model.unwrap().load_weights({str(filepath)!r}).\n{error}"
+            ) from error
 
     def save(self, *args, **kwargs):
         self.get_config()  # Raises for what cannot be saved before a file that is already there is opened.

@@ -122,8 +122,13 @@ def check_labels(head: Head, y_shape: tuple[int | None, ...]) -> None:
 
 
 def pick_output(structure: Any, head: Head | None) -> Any:
-    """The leaf of labels or sample weights that belongs to the head's output, or the only one."""
-    if isinstance(structure, dict) and head is not None and head.name in structure:
+    """The leaf of labels or sample weights that belongs to the output of the head, or the only one."""
+    if isinstance(structure, dict) and head is not None:
+        if head.name not in structure:
+            raise ValueError(
+                f"Labels or sample weights of output '{head.name}' are needed. Received a dict of {list(structure)}. "
+                f"Add '{head.name}' to it, or leave out the term that reads this output."
+            )
         return structure[head.name]
     leaves = tree.flatten(structure)
     if len(leaves) == 1:

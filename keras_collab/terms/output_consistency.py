@@ -19,6 +19,14 @@ _REGRESSION_LOSSES = (
     keras.losses.Huber,
     keras.losses.LogCosh,
 )
+_REGRESSION_FUNCTIONS = (
+    keras.losses.mean_squared_error,
+    keras.losses.mean_absolute_error,
+    keras.losses.mean_absolute_percentage_error,
+    keras.losses.mean_squared_logarithmic_error,
+    keras.losses.huber,
+    keras.losses.log_cosh,
+)
 
 
 def consistency_divergence(logits: Any, part_logits: Any, temperature: float) -> Any:
@@ -89,10 +97,11 @@ class OutputConsistency(Term):
         return tensors.mean_over_samples(divergence)
 
     def check_loss(self, selection: Selection, loss: Any) -> None:
-        if selection.head.activation == "linear" and isinstance(loss, _REGRESSION_LOSSES):
+        regression = isinstance(loss, _REGRESSION_LOSSES) or loss in _REGRESSION_FUNCTIONS
+        if regression and selection.head.activation == "linear":
             warnings.warn(
                 f"'{self.name}' reads the outputs of '{selection.head.path}' as logits of classes, but the loss is "
-                f"{type(loss).__name__}, a regression. Leave the term out: wrap(network, [...]) with the others.",
+                f"{loss!r}, a regression. Leave the term out: wrap(network, [...]) with the others.",
                 stacklevel=3,
             )
 

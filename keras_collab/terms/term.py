@@ -202,14 +202,14 @@ class Term(keras.layers.Layer):
         state.assign(ops.stack([seed, ops.cast(step, state.dtype) * _DRAWS_A_STEP]))
 
     def layers_config(self, layers: Any) -> Any:
-        """`layers=` as it can be saved: a function is replaced by the layers it chose."""
-        if isinstance(layers, str):
-            return layers
-        if not callable(layers):
+        """`layers=` as it can be saved: patterns and functions are replaced by the layers they chose."""
+        if isinstance(layers, list | tuple):
             return list(layers)
-        if self.selection is None:
+        if self.selection is not None and layers != "auto":
+            return self.selection.paths
+        if callable(layers):
             raise ValueError(f"'{self.name}' chooses layers by a function; it can be saved once it is part of a model.")
-        return self.selection.paths
+        return layers
 
     def get_config(self) -> dict[str, Any]:
         return {"weight": _serialized_weight(self.name, self.weight), "name": self.name, "seed": self.seed}

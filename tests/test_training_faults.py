@@ -1,0 +1,242 @@
+"""Nothing is silent: what training warns of, refuses, or leaves out of the loss."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+from conftest import small_data, small_network
+from keras import layers, ops
+
+import keras_collab
+
+BACKEND = keras.backend.backend()
+
+
+def compiled(network, terms, loss="sparse_categorical_crossentropy", **kwargs):
+    model = keras_collab.wrap(network, terms)
+    model.compile(keras.optimizers.SGD(0.05), loss, **kwargs)
+    return model
+
+
+def regression(outputs):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, strides=2, activation="relu")(layers.Conv2D(4, 3, activation="relu")(inputs))
+    return keras.Model(inputs, layers.Dense(outputs, name="size")(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "loss"), [(1, "mse"), (4, "mse"), (4, keras.losses.Huber()), (1, [keras.losses.MeanAbsoluteError()])]
+)
+def test_a_regression_loss_under_output_consistency_warns(outputs, loss):
+    with pytest.warns(UserWarning, match=r"'output_consistency' reads the outputs of 'size' as logits.*regression"):
+        compiled(regression(outputs), [keras_collab.OutputConsistency()], loss)
+
+
+def test_classification_losses_do_not_warn():
+    compiled(regression(4), [keras_collab.OutputConsistency()], keras.losses.CategoricalCrossentropy(from_logits=True))
+    compiled(regression(1), [keras_collab.KernelSimilarity()], "mse")
+    compiled(small_network(), [keras_collab.OutputConsistency()], "mse")  # Of probabilities: the Brier score.
+
+
+def test_what_is_frozen_adds_nothing():
+    x, y = small_data()
+    network = small_network()
+    for name in ("conv0", "bn0", "conv1", "bn1"):
+        network.get_layer(name).trainable = False
+    whole = keras_collab.wrap(network, [keras_collab.RepresentationSimilarity(layers=["relu0", "relu1", "relu2"])])
+    whole.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    logs = whole.train_on_batch(x, y, return_dict=True)
+    last = compiled(network, [keras_collab.RepresentationSimilarity(layers=["relu2"], max_positions=64)])
+    assert [tap.path for tap in last.terms["representation_similarity"].selection.taps] == ["relu2"]
+    assert 0 < logs["representation_similarity"] < 1
+    with pytest.warns(UserWarning, match=r"'kernel_similarity' reads only what is frozen.*Unfreeze"):
+        frozen = compiled(network, [keras_collab.KernelSimilarity(100.0, layers=["conv0", "conv1"])])
+    history = frozen.fit(x, y, verbose=0).history
+    assert history["kernel_similarity"] == [0.0]
+    assert history["loss"] == pytest.approx(history["task_loss"], abs=1e-6)
+    network.get_layer("conv1").trainable = True
+    frozen.compile("sgd", "sparse_categorical_crossentropy")
+    assert frozen.fit(x, y, verbose=0).history["kernel_similarity"][0] > 0
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras 3.15 on torch; `pytest.warns` warns it anew.
+def test_training_inside_another_model_warns_once():
+    x, y = small_data()
+    inner = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity()])
+    outer = keras.Sequential([keras.Input((8, 8, 3)), inner])
+    outer.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    with pytest.warns(UserWarning, match=r"'small' is called with training=True outside.*loss_and_terms") as caught:
+        outer.fit(x, y, batch_size=8, verbose=0)
+    assert len([warning for warning in caught if "loss_and_terms" in str(warning.message)]) == 1
+
+
+def test_loss_and_terms_are_those_of_a_training_step():
+    x, y = small_data(16)
+    terms = [keras_collab.OutputConsistency(seed=3), keras_collab.KernelSimilarity(seed=4)]
+    model = compiled(small_network(dropout=0.0), terms, run_eagerly=True)
+    with keras.StatelessScope(state_mapping=[]):  # Nothing moves: neither statistics nor the step.
+        total, values = model.loss_and_terms(x, y)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert float(ops.stop_gradient(total)) == pytest.approx(logs["loss"], rel=1e-5)
+    assert list(values) == ["output_consistency", "kernel_similarity"]
+    for name, value in values.items():
+        assert float(ops.stop_gradient(value)) == pytest.approx(logs[name], rel=1e-5)
+
+
+def multi_label():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, strides=2, activation="relu")(layers.Conv2D(4, 3, activation="relu")(inputs))
+    outputs = layers.Dense(3, activation="sigmoid", name="head")(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, outputs)
+
+
+def test_weights_of_single_labels_weigh_the_parts_as_the_task():
+    def elementwise(y, p):
+        return keras.losses.binary_crossentropy(ops.expand_dims(y, -1), ops.expand_dims(p, -1))
+
+    x, _ = small_data(16)
+    y = (np.arange(48).reshape(16, 3) % 2).astype("float32")
+    network = multi_label()
+
+    def value(weight):
+        model = compiled(network, [keras_collab.OutputConsistency(seed=3)], elementwise, run_eagerly=True)
+        model.optimizer.learning_rate = 0.0
+        return model.train_on_batch(x, y, sample_weight=weight, return_dict=True)["output_consistency"]
+
+    ones = np.ones((16, 3), "float32")
+    singles = [value(ones * (np.arange(3) == label)) for label in range(3)]
+    assert value(ones) == pytest.approx(value(None), rel=1e-4)
+    assert sum(singles) == pytest.approx(value(ones), rel=1e-4)
+    assert len(set(singles)) == 3
+
+
+@pytest.mark.parametrize("labels", ["labels", "sample_weight"])
+def test_labels_of_another_output_are_not_taken(labels):
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, strides=2, activation="relu")(layers.Conv2D(4, 3, activation="relu")(image))
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = {"kind": layers.Dense(3, activation="softmax", name="kind")(x), "size": layers.Dense(1, name="size")(x)}
+    model = compiled(keras.Model(image, outputs), [keras_collab.OutputConsistency(output="kind")], {"size": "mse"})
+    x, y = small_data(16)
+    sizes = {"size": y.astype("float32")[:, None]}
+    assert model.fit(x, sizes, verbose=0).history["output_consistency"][0] > 0  # It needs no labels.
+    with pytest.raises(ValueError, match=r"output 'kind' are needed. Received a dict of \['size'\]"):
+        model.fit(x, sizes, sample_weight={"size": np.ones(16, "float32")}, verbose=0)
+
+
+class SetsWeight(keras.callbacks.Callback):
+    def __init__(self, model=None):
+        super().__init__()
+        self.given = model
+
+    def on_train_batch_begin(self, batch, logs=None):
+        model = self.given or self.model
+        model.terms["kernel_similarity"].weight = float(batch)
+
+
+def test_a_weight_set_for_each_batch():
+    x, y = small_data(16)
+    model = compiled(small_network(), [keras_collab.KernelSimilarity(9.0)])
+    history = model.fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[SetsWeight()]).history
+    added = history["loss"][0] - history["task_loss"][0]
+    assert added == pytest.approx(1.5 * history["kernel_similarity"][0], rel=0.2)
+    assert model.terms["kernel_similarity"].weight == 3.0
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="JAX alone takes the values out of the variables while fit runs")
+def test_a_weight_set_past_the_callbacks_own_model_is_an_error():
+    x, y = small_data(16)
+    model = compiled(small_network(), [keras_collab.KernelSimilarity(9.0)])
+    with pytest.raises(RuntimeError, match=r"inside a running `fit` on JAX.*self.model.terms"):
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[SetsWeight(model)])
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4])
+def test_a_small_last_batch_does_not_jolt(samples):
+    """One step with the default weight moves the weights by about what a step of the task does."""
+    x, y = small_data(samples)
+    steps = []
+    for terms in ([], [keras_collab.RepresentationSimilarity(10.0)]):
+        keras.utils.set_random_seed(5)
+        model = keras_collab.wrap(small_network(), terms)
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", run_eagerly=True)
+        before = [ops.convert_to_numpy(weight) for weight in model.trainable_weights]
+        model.train_on_batch(x, y)
+        after = [ops.convert_to_numpy(weight) for weight in model.trainable_weights]
+        steps.append(np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(after, before, strict=True))))
+    assert steps[1] < 3 * steps[0]
+
+
+def test_seeds_and_steps_never_draw_alike():
+    draws = set()
+    for seed in (0, 1, 16, 256):
+        term = keras_collab.OutputConsistency(seed=seed)
+        keras_collab.wrap(small_network(), [term])
+        for step in (0, 1, 16):
+            term.draw_at(ops.convert_to_tensor(step, dtype="int32"))
+            for _ in range(20):
+                value = keras.random.uniform((), dtype="float32", seed=term.seed_generator)
+                draws.add(float(ops.convert_to_numpy(value)))
+    assert len(draws) == 4 * 3 * 20
+
+
+@pytest.mark.filterwarnings("ignore:.*np.object.*:FutureWarning", "ignore:.*tf.lite.*:UserWarning")  # Of the exporters.
+@pytest.mark.parametrize(
+    ("kind", "package"), [("tf_saved_model", "tensorflow"), ("onnx", "tf2onnx"), ("litert", "tensorflow")]
+)
+def test_exports_after_fit(kind, package, tmp_path):
+    if importlib.util.find_spec(package) is None or BACKEND != "tensorflow":
+        pytest.skip(f"exports as {kind} are tried on TensorFlow, with {package}")
+    x, y = small_data(8)
+    model = compiled(small_network(), None)
+    model.fit(x, y, verbose=0)
+    expected = model.predict(x, verbose=0)
+    for index, exported in enumerate((model, model.unwrap())):
+        path = tmp_path / f"{index}.{'tflite' if kind == 'litert' else kind}"
+        exported.export(path, format=kind, verbose=False)
+        np.testing.assert_allclose(_run(kind, str(path), x), expected, rtol=1e-4, atol=1e-6)
+
+
+def _run(kind, path, x):
+    if kind == "tf_saved_model":
+        import tensorflow as tf
+
+        loaded = tf.saved_model.load(path)  # Kept: its variables go with it.
+        return loaded.serve(x).numpy()
+    if kind == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(path)
+        return session.run(None, {session.get_inputs()[0].name: x})[0]
+    import tensorflow as tf
+
+    interpreter = tf.lite.Interpreter(path)
+    (entry,) = interpreter.get_input_details()
+    interpreter.resize_tensor_input(entry["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(entry["index"], x)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def test_weight_files_go_from_wrapped_to_plain_and_say_unwrap_the_other_way(tmp_path):
+    x, y = small_data(16)
+    model = compiled(small_network(), None)
+    model.fit(x, y, verbose=0)
+    wrapped, plain = str(tmp_path / "wrapped.weights.h5"), str(tmp_path / "plain.weights.h5")
+    model.save_weights(wrapped)
+    model.unwrap().save_weights(plain)
+    network = small_network()
+    network.load_weights(wrapped)
+    for one, other in zip(network.get_weights(), model.unwrap().get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    again = keras_collab.wrap(small_network())
+    with pytest.raises(ValueError, match=r"model.unwrap\(\).load_weights"):
+        again.load_weights(plain)
+    again.unwrap().load_weights(plain)
+    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_saved_patterns_are_names():
+    term = keras_collab.KernelSimilarity(layers=r"conv[12]")
+    keras_collab.wrap(small_network(), [term])
+    assert term.get_config()["layers"] == ["conv1", "conv2"]
