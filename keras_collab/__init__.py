@@ -10,7 +10,8 @@ from keras_collab.terms.representation_similarity import RepresentationSimilarit
 from keras_collab.terms.term import StepTensors, Term
 from keras_collab.tools.balance import Balance, balance
 from keras_collab.tools.describe import Description, describe
-from keras_collab.tools.diagnose import Diagnosis, diagnose
+from keras_collab.tools.diagnose import diagnose
+from keras_collab.tools.diagnosis import Diagnosis
 
 __version__ = "0.1.0"
 

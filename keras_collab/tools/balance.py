@@ -68,18 +68,22 @@ class Balance:
     @property
     def weights(self) -> dict[str, float]:
         """The start weight of each term that has a gradient."""
-        return {term.name: term.weight for term in self.terms if math.isfinite(term.weight)}
+        return {term.name: term.weight for term in self._measured()}
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """The search range of each term that has a gradient, for a search on a logarithmic scale."""
-        return {term.name: (term.low, term.high) for term in self.terms if math.isfinite(term.weight)}
+        return {term.name: (term.low, term.high) for term in self._measured()}
+
+    def _measured(self) -> list[TermBalance]:
+        return [term for term in self.terms if math.isfinite(term.weight)]
 
     def __rich__(self) -> Table:
         title = f"gradients of {self.batches} batches, each term's at {self.share:g} of the task's"
         table = Table(title=title, box=box.SIMPLE)
-        for name in ("term", "was", "share", "weight", "±", "search"):
-            table.add_column(name, justify="left" if name == "term" else "right", no_wrap=True)
+        table.add_column("term", no_wrap=True)
+        for name in ("was", "share", "weight", "±", "search"):
+            table.add_column(name, justify="right", no_wrap=True)
         for term in self.terms:
             before = f"{term.before:g}"
             if math.isnan(term.weight):
@@ -140,9 +144,10 @@ def balance(
     batches = check_batches(balance, batches)
     batch_size = check_range(balance, batch_size=batch_size, least=1, whole=True)
     squares = _measure(model, first_batches(balance, data, batches, batch_size))
+    task, *by_term = squares.swapaxes(0, 1)
     rows = []
-    for index, term in enumerate(model.terms.values(), start=1):
-        row = _row(term.name, term.weight, squares[:, 0], squares[:, index], share)
+    for term, gradient in zip(model.terms.values(), by_term, strict=True):
+        row = _row(term.name, term.weight, task, gradient, share)
         rows.append(row)
         if math.isfinite(row.weight):
             term.weight = row.weight
@@ -152,7 +157,13 @@ def balance(
     return result
 
 
-def _row(name: str, before: Any, task: NDArray[Any], term: NDArray[Any], share: float) -> TermBalance:
+def _row(
+    name: str,
+    before: Any,
+    task: NDArray[Any],
+    term: NDArray[Any],
+    share: float,
+) -> TermBalance:
     """One row of the table.
 
     Args:
@@ -163,14 +174,24 @@ def _row(name: str, before: Any, task: NDArray[Any], term: NDArray[Any], share: 
         share: the share that the term's gradient is to have.
     """
     reached = term.any(axis=0)
-    norms, task_norms = np.sqrt(term.sum(axis=1)), np.sqrt(task[:, reached].sum(axis=1))
+    norms = np.sqrt(term.sum(axis=1))
+    task_norms = np.sqrt(task[:, reached].sum(axis=1))
     norm, task_norm = float(norms.mean()), float(task_norms.mean())
-    weight = share * task_norm / norm if norm > 0 and task_norm > 0 else math.nan
-    if not math.isfinite(weight):
-        return TermBalance(name, before, math.nan, math.nan, math.nan, norm, task_norm, math.nan)
-    ratios = norms / np.maximum(task_norms, np.finfo("float32").tiny)
-    deviation = float(ratios.std() / ratios.mean())
-    return TermBalance(name, before, weight, weight / RANGE, weight * RANGE, norm, task_norm, deviation)
+    weight = deviation = math.nan
+    if norm > 0 and task_norm > 0:
+        weight = share * task_norm / norm
+        ratios = norms / np.maximum(task_norms, np.finfo("float32").tiny)
+        deviation = float(ratios.std() / ratios.mean())
+    return TermBalance(
+        name=name,
+        before=before,
+        weight=weight,
+        low=weight / RANGE,
+        high=weight * RANGE,
+        norm=norm,
+        task_norm=task_norm,
+        deviation=deviation,
+    )
 
 
 class _Norms(keras.optimizers.Optimizer):
@@ -182,12 +203,15 @@ class _Norms(keras.optimizers.Optimizer):
 
     def build(self, variables):
         super().build(variables)
-        self.squares = self.add_variable((len(variables),), dtype="float32", name="squares")
+        shape = (len(variables),)
+        self.squares = self.add_variable(shape, dtype="float32", name="squares")
 
     def update_step(self, gradient, variable, learning_rate):
-        at = ops.one_hot(self._get_variable_index(variable), self.squares.shape[0])
-        square = ops.sum(ops.square(ops.cast(gradient, "float32")))
-        self.squares.assign(ops.where(at > 0, square, ops.convert_to_tensor(self.squares)))
+        index = self._get_variable_index(variable)
+        here = ops.one_hot(index, self.squares.shape[0]) > 0
+        gradient = ops.cast(gradient, "float32")
+        square = ops.sum(ops.square(gradient))
+        self.squares.assign(ops.where(here, square, self.squares.value))
 
 
 class _OneLossModel(CollabModel):
@@ -222,4 +246,5 @@ def _measure(model: CollabModel, batches: Iterator[Batch]) -> NDArray[Any]:
                 squares.append(ops.convert_to_numpy(copy.optimizer.squares).copy())
     if not squares:
         raise ValueError("`balance` needs data with at least one batch. Received none.")
-    return np.reshape(squares, (-1, 1 + len(copy.terms), len(squares[0])))
+    parts = 1 + len(copy.terms)
+    return np.reshape(squares, (-1, parts, len(squares[0])))

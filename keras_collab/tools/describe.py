@@ -70,17 +70,17 @@ class Description:
             table.add_column(column, overflow="fold")
         table.add_column("of the weights", justify="right")
         for term in self.terms:
-            weight = f"{term.weight:g}" if isinstance(term.weight, float) else type(term.weight).__name__
-            table.add_row(term.name, weight, "\n".join(_lines(term)), f"{100 * term.reach:.1f}%")
+            weight = type(term.weight).__name__ if callable(term.weight) else f"{term.weight:g}"
+            reads = "\n".join(_lines(term))
+            table.add_row(term.name, weight, reads, f"{100 * term.reach:.1f}%")
         return Group(table, *self._remarks())
 
     def _remarks(self) -> list[str]:
         remarks = []
         unread = sum(self.unread.values())
         if 2 * unread > self.trainable:
-            layers = []
-            for path, count in list(self.unread.items())[:3]:
-                layers.append(f"{path} ({count:,})")
+            largest = list(self.unread)[:3]
+            layers = [f"{path} ({self.unread[path]:,})" for path in largest]
             remarks.append(
                 f"{100 * unread / self.trainable:.0f}% of the trainable weights lie in layers that no term reads: "
                 f"{', '.join(layers)}. Name layers with `layers=` to change that."
@@ -126,16 +126,12 @@ def describe(model: CollabModel, data: Any = None, *, verbose: bool = True) -> D
         selection = term.selection or Selection()
         changed = _trainable_weights(_layers_reached(selection, graph))
         reached.update(changed)
-        terms.append(_describe_term(term, selection, graph, sum(changed.values()) / max(1, total)))
-    plain, wrapped = (None, None) if data is None else _measure(model, data)
-    description = Description(
-        network=model.network.name,
-        trainable=total,
-        terms=tuple(terms),
-        unread=_unread(graph, reached),
-        plain_seconds=plain,
-        wrapped_seconds=wrapped,
-    )
+        reach = sum(changed.values()) / max(1, total)
+        terms.append(_describe_term(term, selection, graph, reach))
+    description = Description(model.network.name, total, tuple(terms), _unread(graph, reached))
+    if data is not None:
+        plain, wrapped = _measure(model, data)
+        description = dataclasses.replace(description, plain_seconds=plain, wrapped_seconds=wrapped)
     if verbose:
         Console().print(description)
     return description
@@ -167,12 +163,12 @@ def _unread(graph: Graph, reached: set[int]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     counted = set(reached)
     for call in graph.calls:
-        weights = _trainable_weights([call.operation])
-        size = sum(weights[weight] for weight in weights.keys() - counted)
-        counted.update(weights)
-        if size:
-            sizes[call.path] = size
-    return dict(sorted(sizes.items(), key=lambda item: -item[1]))
+        for weight, size in _trainable_weights([call.operation]).items():
+            if weight not in counted:
+                counted.add(weight)
+                sizes[call.path] = sizes.get(call.path, 0) + size
+    largest_first = sorted(sizes, key=lambda path: -sizes[path])
+    return {path: sizes[path] for path in largest_first}
 
 
 def _describe_term(term: Term, selection: Selection, graph: Graph, reach: float) -> TermDescription:
@@ -195,10 +191,11 @@ def _describe_term(term: Term, selection: Selection, graph: Graph, reach: float)
 def _tap_shapes(selection: Selection) -> dict[str, tuple[int | None, ...]]:
     """Shapes by path. A layer that is called several times has one entry for each call."""
     shapes: dict[str, tuple[int | None, ...]] = {}
-    calls: dict[str, int] = {}
+    paths: list[str] = []
     for tap in selection.taps:
-        calls[tap.path] = calls.get(tap.path, 0) + 1
-        path = tap.path if calls[tap.path] == 1 else f"{tap.path} (call {calls[tap.path]})"
+        paths.append(tap.path)
+        call = paths.count(tap.path)
+        path = tap.path if call == 1 else f"{tap.path} (call {call})"
         shapes[path] = tap.shape
     return shapes
 
@@ -226,16 +223,18 @@ def _measure(model: CollabModel, data: Any) -> tuple[float, float]:
     if not batches:
         raise ValueError("`describe` needs data with at least one batch. Received none.")
     x, y, sample_weight = batches[0]
-    copies = (CollabModel(model.network, []), CollabModel(model.network, terms_like(model)))
-    for copy in copies:
-        optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(model.optimizer))
-        compile_like(copy, model, optimizer)
-    seconds: tuple[list[float], list[float]] = ([], [])
+    copies = []
+    for terms in ([], terms_like(model)):
+        copy = CollabModel(model.network, terms)
+        optimizer = keras.optimizers.serialize(model.optimizer)
+        compile_like(copy, model, keras.optimizers.deserialize(optimizer))
+        copies.append(copy)
+    seconds = []
     with unchanged(model.network):
         for _ in range(WARM_UP + STEPS):
-            for copy, times in zip(copies, seconds, strict=True):
+            for copy in copies:
                 started = time.perf_counter()
                 copy.train_on_batch(x, y, sample_weight)
-                times.append(time.perf_counter() - started)
-    plain, wrapped = seconds
-    return float(np.median(plain[WARM_UP:])), float(np.median(wrapped[WARM_UP:]))
+                seconds.append(time.perf_counter() - started)
+    plain, wrapped = np.median(np.reshape(seconds, (-1, 2))[WARM_UP:], axis=0)
+    return float(plain), float(wrapped)
