@@ -9,7 +9,8 @@ from typing import Any
 INSTALL = "`pip install 'keras-collab[datasets]'`"
 
 # The smallest normal and the largest float32. XLA sets smaller numbers to zero.
-FLOAT32_TINY, FLOAT32_MAX = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127
+FLOAT32_TINY = 2.0**-126
+FLOAT32_MAX = (2.0 - 2.0**-23) * 2.0**127
 
 
 def check_choice(owner: Any, *, choices: tuple[str, ...], **setting: Any) -> Any:

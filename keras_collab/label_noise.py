@@ -1,6 +1,7 @@
 """Label noise: wrong labels put into a training set on purpose, and how far a network memorizes them."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,14 @@ class NoisyLabels:
         return float(np.mean(self.wrong))
 
 
-def symmetric(labels: Any, rate: float, classes: int, *, inclusive: bool = True, seed: int = 0) -> NoisyLabels:
+def symmetric(
+    labels: Any,
+    rate: float,
+    classes: int,
+    *,
+    inclusive: bool = True,
+    seed: int = 0,
+) -> NoisyLabels:
     """Gives a share of the samples a label drawn uniformly.
 
     Args:
@@ -50,18 +58,25 @@ def symmetric(labels: Any, rate: float, classes: int, *, inclusive: bool = True,
     """
     labels = _check_labels(symmetric, labels, rate, classes)
     random = np.random.default_rng(seed)
-    drawn = random.permutation(len(labels))[: round(rate * len(labels))]
+    count = round(rate * len(labels))
+    drawn = random.permutation(len(labels))[:count]
     noisy = labels.copy()
     if inclusive:
-        noisy[drawn] = random.integers(0, classes, len(drawn))
+        noisy[drawn] = random.integers(0, classes, count)
     else:
         true = labels[drawn].astype("int64")  # A narrow integer would overflow in the sum.
-        noisy[drawn] = (true + random.integers(1, classes, len(drawn))) % classes
+        steps = random.integers(1, classes, count)
+        noisy[drawn] = (true + steps) % classes
     return NoisyLabels(noisy, noisy != labels)
 
 
 def asymmetric(
-    labels: Any, rate: float, classes: int = 10, *, pairs: Mapping[int, int] = CIFAR10_PAIRS, seed: int = 0
+    labels: Any,
+    rate: float,
+    classes: int = 10,
+    *,
+    pairs: Mapping[int, int] = CIFAR10_PAIRS,
+    seed: int = 0,
 ) -> NoisyLabels:
     """Turns a share of some classes into the class they are most easily confused with.
 
@@ -93,7 +108,13 @@ def asymmetric(
     return NoisyLabels(noisy, noisy != labels)
 
 
-def pair_flip(labels: Any, rate: float, classes: int, *, seed: int = 0) -> NoisyLabels:
+def pair_flip(
+    labels: Any,
+    rate: float,
+    classes: int,
+    *,
+    seed: int = 0,
+) -> NoisyLabels:
     """Turns a share of each class into the next one (Han et al., 2018, arXiv 1804.06872).
 
     Args:
@@ -106,8 +127,9 @@ def pair_flip(labels: Any, rate: float, classes: int, *, seed: int = 0) -> Noisy
         ValueError: as `asymmetric`.
     """
     classes = check_range(pair_flip, classes=classes, least=2, whole=True)
-    following = {label: (label + 1) % classes for label in range(classes)}
-    return asymmetric(labels, rate, classes, pairs=following, seed=seed)
+    pairs = {label: label + 1 for label in range(classes - 1)}
+    pairs[classes - 1] = 0
+    return asymmetric(labels, rate, classes, pairs=pairs, seed=seed)
 
 
 def memorization(predictions: Any, clean: Any, noisy: Any) -> dict[str, float]:
@@ -133,15 +155,23 @@ def memorization(predictions: Any, clean: Any, noisy: Any) -> dict[str, float]:
             f"{len(predicted)}, {len(clean)} and {len(noisy)}."
         )
     wrong = noisy != clean
-    wrong_fit = np.mean(predicted[wrong] == noisy[wrong]) if wrong.any() else np.nan
-    return {"clean_accuracy": float(np.mean(predicted == clean)), "wrong_fit": float(wrong_fit)}
+    clean_accuracy = float(np.mean(predicted == clean))
+    wrong_fit = math.nan
+    if wrong.any():
+        wrong_fit = float(np.mean(predicted[wrong] == noisy[wrong]))
+    return {"clean_accuracy": clean_accuracy, "wrong_fit": wrong_fit}
 
 
-def _check_labels(owner: Any, labels: Any, rate: float, classes: int) -> np.ndarray:
+def _check_labels(
+    owner: Any,
+    labels: Any,
+    rate: float,
+    classes: int,
+) -> np.ndarray:
     check_range(owner, rate=rate, least=0, most=1)
     check_range(owner, classes=classes, least=2, whole=True)
     labels = np.asarray(labels)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(
             f"`labels` must be class indices of shape (samples,). Received: {labels.dtype} of shape {labels.shape}. "
             "Turn one-hot vectors into indices by labels.argmax(axis=-1)."
@@ -151,9 +181,7 @@ def _check_labels(owner: Any, labels: Any, rate: float, classes: int) -> np.ndar
             f"`labels` must be of a dtype that holds classes 0 to {classes - 1}. Received: {labels.dtype}, which ends "
             f"at {np.iinfo(labels.dtype).max}. Give labels.astype('int32')."
         )
-    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
-        raise ValueError(
-            f"`labels` must lie in 0 to {classes - 1} for classes={classes}. Received: {labels.min()} to "
-            f"{labels.max()}."
-        )
+    least, most = labels.min(initial=0), labels.max(initial=0)
+    if least < 0 or most >= classes:
+        raise ValueError(f"`labels` must lie in 0 to {classes - 1} for classes={classes}. Received: {least} to {most}.")
     return labels

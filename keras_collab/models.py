@@ -9,6 +9,9 @@ from keras_collab._checks import check_range
 
 Shape = tuple[int, int, int]
 
+# The stages of VGG-16: channels in units of the first stage's, and number of convolutions.
+_VGG16 = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
+
 
 def resnet18(
     input_shape: Shape = (32, 32, 3),
@@ -107,24 +110,36 @@ def vgg16(
     """
     _check(vgg16, input_shape, classes, width, dropout)
     inputs = x = keras.Input(input_shape)
-    for stage, (factor, convolutions) in enumerate([(1, 2), (2, 2), (4, 3), (8, 3), (8, 3)], start=1):
+    for stage, (factor, convolutions) in enumerate(_VGG16, start=1):
         for index in range(1, convolutions + 1):
-            x = _convolve(x, width * factor, 3, 1, f"stage{stage}_conv{index}", use_bias=True)
+            convolution = f"stage{stage}_conv{index}"
+            x = _convolve(x, width * factor, 3, 1, convolution, use_bias=True)
             x = layers.ReLU(name=f"stage{stage}_relu{index}")(x)
-        x = layers.MaxPooling2D(padding="same", name=f"stage{stage}_out")(x)  # As without it where the side is even.
+        # The padding only matters where a side is odd.
+        x = layers.MaxPooling2D(padding="same", name=f"stage{stage}_out")(x)
     return _classify(inputs, x, classes, dropout, name)
 
 
 def _residual(
-    owner: Any, shape: Shape, classes: int, width: int, stages: int, blocks: int, dropout: float, name: str
+    owner: Any,
+    shape: Shape,
+    classes: int,
+    width: int,
+    stages: int,
+    blocks: int,
+    dropout: float,
+    name: str,
 ) -> keras.Model:
     _check(owner, shape, classes, width, dropout)
     inputs = keras.Input(shape)
-    small = min(shape[:2]) < 64
-    x = _convolve(inputs, width, 3 if small else 7, 1 if small else 2, "stem")
-    x = layers.ReLU(name="stem_relu")(x)
-    if not small:
-        x = layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
+    if min(shape[:2]) < 64:
+        x = _convolve(inputs, width, 3, 1, "stem")
+        x = layers.ReLU(name="stem_relu")(x)
+    else:
+        x = _convolve(inputs, width, 7, 2, "stem")
+        x = layers.ReLU(name="stem_relu")(x)
+        pooling = layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")
+        x = pooling(x)
     for stage in range(stages):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
@@ -132,7 +147,13 @@ def _residual(
     return _classify(inputs, x, classes, dropout, name)
 
 
-def _check(owner: Any, shape: Any, classes: Any, width: Any, dropout: Any) -> None:
+def _check(
+    owner: Any,
+    shape: Any,
+    classes: Any,
+    width: Any,
+    dropout: Any,
+) -> None:
     if isinstance(classes, list | tuple):
         raise ValueError(
             f"{owner.__name__}: `classes` must be the number of classes. Received: {len(classes)} names, "
@@ -148,21 +169,41 @@ def _check(owner: Any, shape: Any, classes: Any, width: Any, dropout: Any) -> No
 
 
 def _basic_block(x: Any, filters: int, stride: int, name: str) -> Any:
-    shortcut = x if stride == 1 and x.shape[-1] == filters else _convolve(x, filters, 1, stride, f"{name}_shortcut")
-    y = layers.ReLU(name=f"{name}_relu")(_convolve(x, filters, 3, stride, f"{name}_conv1"))
-    y = layers.Add(name=f"{name}_add")([_convolve(y, filters, 3, 1, f"{name}_conv2"), shortcut])
+    shortcut = x
+    if stride > 1 or x.shape[-1] != filters:
+        shortcut = _convolve(x, filters, 1, stride, f"{name}_shortcut")
+    y = _convolve(x, filters, 3, stride, f"{name}_conv1")
+    y = layers.ReLU(name=f"{name}_relu")(y)
+    y = _convolve(y, filters, 3, 1, f"{name}_conv2")
+    y = layers.Add(name=f"{name}_add")([y, shortcut])
     return layers.ReLU(name=f"{name}_out")(y)
 
 
-def _convolve(x: Any, filters: int, size: int, stride: int, name: str, use_bias: bool = False) -> Any:
-    x = layers.Conv2D(
-        filters, size, strides=stride, padding="same", use_bias=use_bias, kernel_initializer="he_normal", name=name
-    )(x)
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+def _convolve(
+    x: Any,
+    filters: int,
+    size: int,
+    stride: int,
+    name: str,
+    use_bias: bool = False,
+) -> Any:
+    """A convolution and batch normalization."""
+    convolution = layers.Conv2D(
+        filters,
+        size,
+        strides=stride,
+        padding="same",
+        use_bias=use_bias,
+        kernel_initializer="he_normal",
+        name=name,
+    )
+    normalization = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")
+    return normalization(convolution(x))
 
 
 def _classify(inputs: Any, x: Any, classes: int, dropout: float, name: str) -> keras.Model:
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
-    return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="head")(x), name=name)
+    head = layers.Dense(classes, activation="softmax", name="head")
+    return keras.Model(inputs, head(x), name=name)

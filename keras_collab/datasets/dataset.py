@@ -58,22 +58,30 @@ class Dataset:
     def __post_init__(self) -> None:
         size = self.train.images.shape[1:]
         for name, split in self._splits().items():
-            if split.images.dtype != "uint8" or len(size) != 3 or split.images.shape != (*split.labels.shape, *size):
+            expected = (*split.labels.shape, *size)
+            fits = len(size) == 3 and split.images.shape == expected
+            if split.images.dtype != "uint8" or not fits:
                 raise ValueError(
                     f"{self.name}: a split must have n uint8 images (n, height, width, channels), as large as those of "
                     f"`train`, {size}, and n labels. Received: {name} with {split.images.dtype} images "
                     f"{split.images.shape} and labels {split.labels.shape}."
                 )
-            outside = sorted(set(np.unique(split.labels).tolist()) - set(range(len(self.classes))))
-            if outside:
+            labels = np.unique(split.labels)
+            outside = labels[(labels < 0) | (labels >= len(self.classes))]
+            if len(outside):
                 raise ValueError(
                     f"{self.name}: labels must be positions in `classes`, from 0 to {len(self.classes) - 1}. Received: "
-                    f"{outside} in {name}. Prepare the data again, or give one name for each class."
+                    f"{outside.tolist()} in {name}. Prepare the data again, or give one name for each class."
                 )
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name}={len(split)} images" for name, split in self._splits().items())
-        return f"Dataset(name={self.name!r}, {sizes}, classes={len(self.classes)}, input_shape={self.input_shape})"
+        sizes = []
+        for name, split in self._splits().items():
+            sizes.append(f"{name}={len(split)} images")
+        return (
+            f"Dataset(name={self.name!r}, {', '.join(sizes)}, classes={len(self.classes)}, "
+            f"input_shape={self.input_shape})"
+        )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -85,21 +93,35 @@ class Dataset:
         """Layers to put in front of a network, for pixels from 0 to 255. They compute in float32.
 
         Training images are padded with zeros by an eighth of their height (4 pixels at 32×32), cropped back at random
-        places and, if `flip`, mirrored at random; `keras.utils.set_random_seed` seeds both. Then every pixel is
+        places and, if `flip`, mirrored at random. `keras.utils.set_random_seed` seeds both. Then every pixel is
         normalized by the mean and variance of its channel over the training split.
 
         Args:
-            augment: whether to crop and mirror. A network saved with these layers needs keras_collab to load.
+            augment: whether to crop and mirror. A network saved with these layers needs keras_collab to load. Defaults
+                to True.
         """
-        pixels = self.train.images.reshape(-1, self.input_shape[-1])
+        chosen: list[layers.Layer] = []
+        height, _, channels = self.input_shape
+        if augment:
+            chosen.append(RandomPadCrop(max(1, round(height / 8)), dtype="float32"))
+        if augment and self.flip:
+            chosen.append(layers.RandomFlip("horizontal", dtype="float32"))
+        pixels = self.train.images.reshape(-1, channels)
         mean = pixels.mean(axis=0, dtype="float64")
-        variance = np.einsum("nc,nc->c", pixels, pixels, dtype="float64") / len(pixels) - mean**2
-        normalize = layers.Normalization(mean=mean.tolist(), variance=variance.tolist(), dtype="float32")
-        crop = RandomPadCrop(max(1, round(self.input_shape[0] / 8)), dtype="float32")
-        flip = [layers.RandomFlip("horizontal", dtype="float32")] if self.flip else []
-        return [crop, *flip, normalize] if augment else [normalize]
+        squares = np.einsum("nc,nc->c", pixels, pixels, dtype="float64")  # Without a copy of all pixels as floats.
+        variance = squares / len(pixels) - mean**2
+        moments = {"mean": mean.tolist(), "variance": variance.tolist()}
+        chosen.append(layers.Normalization(**moments, dtype="float32"))
+        return chosen
 
-    def batches(self, split: str, batch_size: int, *, shuffle: bool = True, seed: int = 0) -> Any:
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> Any:
         """Batches of images and labels for `fit` and `evaluate`; the last one may be smaller.
 
         With TensorFlow a `tf.data.Dataset`, otherwise a `keras.utils.PyDataset`. Call `fit` with `shuffle=False`:
@@ -107,11 +129,15 @@ class Dataset:
 
         Args:
             split: "train", "validation" or "test".
-            batch_size: images in a batch, >= 1.
-            shuffle: whether each epoch has an order of its own. Otherwise all have that of `images`.
-            seed: what the orders follow from.
+            batch_size: integer, >= 1. Images in a batch.
+            shuffle: whether each epoch has an order of its own. Otherwise all have that of `images`. Defaults to True.
+            seed: integer, of the orders. Defaults to 0.
+
+        Raises:
+            ValueError: if the split has no images, or there is no split of that name.
         """
-        chosen = self._splits()[check_choice(self, choices=("train", "validation", "test"), split=split)]
+        splits = self._splits()
+        chosen = splits[check_choice(self, choices=tuple(splits), split=split)]
         batch_size = check_range(self, batch_size=batch_size, least=1, whole=True)
         if not len(chosen):
             raise ValueError(f"{self.name}: split '{split}' holds no images. Load the data set with `{split}` above 0.")
@@ -125,34 +151,50 @@ class Dataset:
     def cut(self, subset: int | None, validation: float, seed: int) -> "Dataset":
         """This data set with its training images cut into training and validation."""
         count, least = len(self.train), len(self.classes)
-        share = isinstance(validation, float) and 0 <= validation < 1
-        cut = round(validation * count) if share else validation
-        if not isinstance(cut, numbers.Integral) or isinstance(cut, bool) or not 0 <= cut <= count - least:
+        cut = validation
+        if isinstance(validation, float) and 0 <= validation < 1:
+            cut = round(validation * count)
+        if not _is_integer(cut) or not 0 <= cut <= count - least:
             raise ValueError(
                 f"{self.name}: `validation` must be a share (>= 0.0 and < 1.0) or an integer number of the {count} "
                 f"training images, and leave at least one of each of {least} classes. Received: {validation=}."
             )
         kept = count - cut if subset is None else subset
-        if not isinstance(kept, numbers.Integral) or not least <= kept <= count - cut:
+        if not _is_integer(kept) or not least <= kept <= count - cut:
             raise ValueError(
                 f"{self.name}: `subset` must be an integer from {least}, one image a class, to {count - cut}, all "
                 f"training images without those for validation. Received: {subset=}."
             )
         order = stratified_order(self.train.labels, seed)
-        train, held_out = self.train[order[:kept]], self.train[order[count - cut :]]
-        return dataclasses.replace(self, train=train, validation=held_out)
+        first, last = order[:kept], order[count - cut :]
+        return dataclasses.replace(self, train=self.train[first], validation=self.train[last])
+
+
+def uncut(
+    name: str,
+    train: Split,
+    test: Split,
+    classes: tuple[str, ...],
+    flip: bool = True,
+) -> Dataset:
+    """A data set without validation images: every training image is in `train`."""
+    return Dataset(name, train, train[:0], test, classes, flip)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 @keras.saving.register_keras_serializable("keras_collab")
 class RandomPadCrop(layers.Layer):
-    """Pads images with zeros and crops each, at a random place of its own, back to its size; only in training.
+    """Pads images with zeros and crops each back to its size at a random place, in training only.
 
-    The usual augmentation of small images (as in He et al., 2016, arXiv 1512.03385). `keras.layers.RandomCrop` crops
-    all images of a batch at one place (Keras 3.15). Input and output: `(batch, height, width, channels)`.
+    The usual augmentation of small images (He et al., 2016, arXiv 1512.03385). `keras.layers.RandomCrop` crops all
+    images of a batch at one place (Keras 3.15). Input and output: `(batch, height, width, channels)`.
 
     Args:
-        padding: pixels added on every side, >= 1.
-        seed: of the places. Defaults to a random one.
+        padding: integer, >= 1. Pixels added on every side.
+        seed: integer, of the places. Defaults to a random one.
     """
 
     def __init__(self, padding: int, seed: int | None = None, **kwargs: Any):
@@ -165,27 +207,35 @@ class RandomPadCrop(layers.Layer):
         if not training:
             return images
         batch, height, width, channels = ops.shape(images)
-        side, both = (self.padding, self.padding), 2 * self.padding
-        pixels = ops.reshape(ops.pad(images, ((0, 0), side, side, (0, 0))), (-1, channels))
+        side, none = (self.padding, self.padding), (0, 0)
+        padded = ops.pad(images, (none, side, side, none))
+        pixels = ops.reshape(padded, (-1, channels))
+        both = 2 * self.padding
         corners = keras.random.randint((2, batch, 1, 1), 0, both + 1, seed=self.seed_generator)
         rows = corners[0] + ops.arange(height)[:, None]
         columns = corners[1] + ops.arange(width)
         samples = ops.arange(batch)[:, None, None]
-        return ops.take(pixels, (samples * (height + both) + rows) * (width + both) + columns, axis=0)
+        positions = (samples * (height + both) + rows) * (width + both) + columns
+        return ops.take(pixels, positions, axis=0)
 
     def get_config(self):
-        return {**super().get_config(), "padding": self.padding, "seed": self.seed}
+        config = super().get_config()
+        config.update(padding=self.padding, seed=self.seed)
+        return config
 
 
 def stratified_order(labels: NDArray[np.int32], seed: int) -> NDArray[np.intp]:
-    """A random order whose every beginning and end holds each class in its share; first comes one image of each."""
+    """A random order of which every beginning and every end is stratified; one image of each class comes first."""
     random = np.random.default_rng(seed)
     shuffled = random.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)  # Within the class.
-    place = np.where(rank == 0, 0, (rank + 0.5) / np.repeat(counts, counts))
-    return by_class[np.lexsort((random.random(len(labels)), place))]
+    begins = np.repeat(np.cumsum(counts) - counts, counts)
+    rank = np.arange(len(labels)) - begins  # Within the class.
+    place = (rank + 0.5) / np.repeat(counts, counts)
+    place[rank == 0] = 0
+    ties = random.random(len(labels))
+    return by_class[np.lexsort((ties, place))]
 
 
 class _Batches(keras.utils.PyDataset):
@@ -201,21 +251,29 @@ class _Batches(keras.utils.PyDataset):
         return -(-len(self.split) // self.batch_size)
 
     def __getitem__(self, index):
-        batch = self.split[self.order[index * self.batch_size : (index + 1) * self.batch_size]]
+        start = index * self.batch_size
+        batch = self.split[self.order[start : start + self.batch_size]]
         return batch.images, batch.labels
 
     def on_epoch_end(self):
-        count = len(self.split)
-        self.order = self.random.permutation(count) if self.shuffle else np.arange(count)
+        self.order = np.arange(len(self.split))
+        if self.shuffle:
+            self.order = self.random.permutation(len(self.split))
 
 
 def _tf_batches(split: Split, batch_size: int, shuffle: bool, seed: int) -> Any:
     tf = importlib.import_module("tensorflow")
     positions = tf.data.Dataset.range(len(split))
-    positions = positions.shuffle(len(split), seed=seed) if shuffle else positions
+    if shuffle:
+        positions = positions.shuffle(len(split), seed=seed)
     with tf.device("cpu"):  # Else the whole split goes to the GPU, and every batch back from there.
-        images, labels = tf.constant(split.images), tf.constant(split.labels)
-    batches = positions.batch(batch_size).map(lambda batch: (tf.gather(images, batch), tf.gather(labels, batch)))
+        images = tf.constant(split.images)
+        labels = tf.constant(split.labels)
+
+    def read(batch):
+        return tf.gather(images, batch), tf.gather(labels, batch)
+
+    batches = positions.batch(batch_size).map(read)
     options = tf.data.Options()
     options.autotune.enabled = False  # Stopping its thread takes up to a second an epoch (2.21).
     return batches.prefetch(2).with_options(options)

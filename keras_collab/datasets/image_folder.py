@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_collab._checks import INSTALL, require
-from keras_collab.datasets.dataset import Dataset, Split
+from keras_collab.datasets.dataset import Dataset, Split, uncut
 
 Reader = Callable[[str], bytes]
 
@@ -60,7 +60,8 @@ def image_folder(
         train = _read_images(path, "train", folders["train"], read, skip_unreadable)
         test = _read_images(path, "test", folders["test"], read, skip_unreadable)
     classes = tuple(sorted(folders["train"]))
-    return Dataset(path.stem, train, train[:0], test, classes, flip=flip).cut(subset, validation, seed)
+    dataset = uncut(path.stem, train, test, classes, flip=flip)
+    return dataset.cut(subset, validation, seed)
 
 
 @contextlib.contextmanager

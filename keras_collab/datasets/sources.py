@@ -1,4 +1,4 @@
-"""The data sets that have a name, read from where they lie on this machine. Nothing is downloaded."""
+"""The data sets that have a name, read from this machine. Nothing is downloaded."""
 
 import contextlib
 import difflib
@@ -14,14 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_collab._checks import INSTALL, require
-from keras_collab.datasets.dataset import Dataset, Split, stratified_order
+from keras_collab.datasets.dataset import Dataset, Split, stratified_order, uncut
 
 _Dir = str | os.PathLike[str] | None
 _DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # Where the package dataset-fashion-mnist puts its files.
 _FASHION = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
 
 
-def cifar10(*, subset: int | None = None, validation: float = 0.1, seed: int = 0, data_dir: _Dir = None) -> Dataset:
+def cifar10(
+    *,
+    subset: int | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    data_dir: _Dir = None,
+) -> Dataset:
     """CIFAR-10 (Krizhevsky, 2009): 32×32, 10 classes, 50,000 + 10,000 images.
 
     Read from what tensorflow-datasets has prepared on this machine.
@@ -38,17 +44,35 @@ def cifar10(*, subset: int | None = None, validation: float = 0.1, seed: int = 0
     return _from_tfds("cifar10", data_dir).cut(subset, validation, seed)
 
 
-def cifar100(*, subset: int | None = None, validation: float = 0.1, seed: int = 0, data_dir: _Dir = None) -> Dataset:
+def cifar100(
+    *,
+    subset: int | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    data_dir: _Dir = None,
+) -> Dataset:
     """CIFAR-100 (Krizhevsky, 2009): 32×32, 100 classes, 50,000 + 10,000 images. Otherwise as `cifar10`."""
     return _from_tfds("cifar100", data_dir).cut(subset, validation, seed)
 
 
-def stl10(*, subset: int | None = None, validation: float = 0.1, seed: int = 0, data_dir: _Dir = None) -> Dataset:
+def stl10(
+    *,
+    subset: int | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    data_dir: _Dir = None,
+) -> Dataset:
     """STL-10 (Coates et al., 2011): 96×96, 10 classes, 5,000 + 8,000 labelled images. Otherwise as `cifar10`."""
     return _from_tfds("stl10", data_dir).cut(subset, validation, seed)
 
 
-def imagenet32(*, subset: int | None = None, validation: float = 0.1, seed: int = 0, data_dir: _Dir = None) -> Dataset:
+def imagenet32(
+    *,
+    subset: int | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    data_dir: _Dir = None,
+) -> Dataset:
     """ImageNet at 32×32 (Chrabaszcz et al., 2017, arXiv 1707.08819): 1,000 classes, 1,281,167 + 50,000 images.
 
     Its validation images, of which the labels are known, are the test split here. The images take 4 GB, and at least
@@ -59,7 +83,11 @@ def imagenet32(*, subset: int | None = None, validation: float = 0.1, seed: int 
 
 
 def fashion_mnist(
-    *, subset: int | None = None, validation: float = 0.1, seed: int = 0, data_dir: _Dir = None
+    *,
+    subset: int | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    data_dir: _Dir = None,
 ) -> Dataset:
     """Fashion-MNIST (Xiao et al., 2017, arXiv 1708.07747): 28×28, grey, 10 classes, 60,000 + 10,000 images.
 
@@ -70,41 +98,74 @@ def fashion_mnist(
     if not (folder / "train-images-idx3-ubyte.gz").exists():
         hint = " Or install Debian's package of it: `apt-get install dataset-fashion-mnist`."
         return _from_tfds("fashion_mnist", data_dir, hint=hint).cut(subset, validation, seed)
-    train, test = (
-        Split(
-            _read_idx(folder / f"{part}-images-idx3-ubyte.gz", rank=3)[..., None],
-            _read_idx(folder / f"{part}-labels-idx1-ubyte.gz", rank=1).astype("int32"),
-        )
-        for part in ("train", "t10k")
-    )
-    return Dataset("fashion_mnist", train, train[:0], test, tuple(_FASHION.split(", "))).cut(subset, validation, seed)
+    train, test = _read_fashion(folder, "train"), _read_fashion(folder, "t10k")
+    dataset = uncut("fashion_mnist", train, test, tuple(_FASHION.split(", ")))
+    return dataset.cut(subset, validation, seed)
 
 
-def digits(*, subset: int | None = None, validation: float = 0.1, seed: int = 0) -> Dataset:
-    """Handwritten digits that scikit-learn brings along: 8×8, grey, 10 classes, 1,437 + 360 images.
+def _read_fashion(folder: Path, part: str) -> Split:
+    images = _read_idx(folder / f"{part}-images-idx3-ubyte.gz", rank=3)
+    labels = _read_idx(folder / f"{part}-labels-idx1-ubyte.gz", rank=1)
+    return Split(images[..., None], labels.astype("int32"))
 
-    scikit-learn has no test split; these 360 are stratified and the same for every seed.
+
+def digits(
+    *,
+    subset: int | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Handwritten digits that come with scikit-learn: 8×8, grey, 10 classes, 1,437 + 360 images.
+
+    scikit-learn has no test split. The 360 test images are stratified, and the same for every seed.
+
+    Args:
+        subset, validation, seed: which training images; see the module.
+
+    Raises:
+        ValueError: if `subset` or `validation` does not fit the data.
+        ImportError: if scikit-learn is not installed.
     """
-    source = require("sklearn.datasets", f"`digits` needs scikit-learn: {INSTALL}").load_digits()
-    images = (source.images[..., None] * (255 / 16)).round().astype("uint8")  # There, white is 16.
+    sklearn_datasets = require("sklearn.datasets", f"`digits` needs scikit-learn: {INSTALL}")
+    source = sklearn_datasets.load_digits()
+    images = source.images[..., None] * (255 / 16)  # White is 16 in the source.
+    images = images.round().astype("uint8")
     every = Split(images, source.target.astype("int32"))
     order = stratified_order(every.labels, seed=0)
-    train, test, classes = every[order[:-360]], every[order[-360:]], tuple("0123456789")
-    return Dataset("digits", train, train[:0], test, classes, flip=False).cut(subset, validation, seed)
+    train, test = every[order[:-360]], every[order[-360:]]
+    dataset = uncut("digits", train, test, tuple("0123456789"), flip=False)
+    return dataset.cut(subset, validation, seed)
 
 
 def load(name: str, **settings: Any) -> Dataset:
-    """`load("cifar10", subset=4000)` is `cifar10(subset=4000)`; so for all functions here but `image_folder`."""
-    known = {make.__name__: make for make in (cifar10, cifar100, stl10, imagenet32, fashion_mnist, digits)}
+    """Loads a data set by its name: `load("cifar10", subset=4000)` is `cifar10(subset=4000)`.
+
+    Args:
+        name: "cifar10", "cifar100", "stl10", "imagenet32", "fashion_mnist" or "digits".
+        settings: the arguments of the function of that name.
+
+    Raises:
+        ValueError: if there is no data set of that name.
+    """
+    known = {make.__name__: make for make in _NAMED}
     if name not in known:
         close = difflib.get_close_matches(str(name), known)
-        hint = f"Close matches: {', '.join(repr(match) for match in close)}. " if close else ""
+        hint = f"Close matches: {str(close)[1:-1]}. " if close else ""
         raise ValueError(f"No data set named {name!r}. {hint}Known: {', '.join(known)}; of your own: `image_folder`.")
     return known[name](**settings)
 
 
-def _from_tfds(name: str, data_dir: _Dir, builder: str = "", test: str = "test", hint: str = "") -> Dataset:
-    """What tensorflow-datasets has prepared on this machine; every training image is in `train`."""
+_NAMED = (cifar10, cifar100, stl10, imagenet32, fashion_mnist, digits)
+
+
+def _from_tfds(
+    name: str,
+    data_dir: _Dir,
+    builder: str = "",
+    test: str = "test",
+    hint: str = "",
+) -> Dataset:
+    """A data set that tensorflow-datasets has prepared on this machine; every training image is in `train`."""
     tfds = require("tensorflow_datasets", f"`{name}` needs tensorflow-datasets: {INSTALL}")
     source = tfds.builder(builder or name, data_dir=data_dir)
     if not source.is_prepared():
@@ -112,21 +173,23 @@ def _from_tfds(name: str, data_dir: _Dir, builder: str = "", test: str = "test",
         # Not `tfds build`, which needs apache-beam (tensorflow/datasets issue 5463).
         code = f"import tensorflow_datasets as t; t.builder('{builder or name}'{where}).download_and_prepare()"
         raise FileNotFoundError(f'{name} is not in {source.data_dir}. Prepare it once: `python -c "{code}"`.{hint}')
-    train, held_out = (_read_tfds(tfds, source, split) for split in ("train", test))
-    return Dataset(name, train, train[:0], held_out, tuple(source.info.features["label"].names))
+    classes = tuple(source.info.features["label"].names)
+    return uncut(name, _read_tfds(tfds, source, "train"), _read_tfds(tfds, source, test), classes)
 
 
 def _read_tfds(tfds: Any, source: Any, split: str) -> Split:
     try:
-        examples = [(example["image"], example["label"]) for example in source.as_data_source(split)]
-        images, labels = (np.stack(column) for column in zip(*examples, strict=True))
+        examples = source.as_data_source(split)
+        images = np.stack([example["image"] for example in examples])
+        labels = np.stack([example["label"] for example in examples])
     except NotImplementedError:  # It is stored as TFRecord, the default.
         mend = "`pip install tensorflow`, or prepare it in another folder with file_format='array_record'"
         tf = require("tensorflow", f"TFRecord files in {source.data_dir} need TensorFlow: {mend}")
         if keras.backend.backend() != "tensorflow":
             with contextlib.suppress(RuntimeError):  # TensorFlow is in use already.
                 tf.config.set_visible_devices([], "GPU")  # TensorFlow 2.21 would take memory from the backend.
-        images, labels = tfds.as_numpy(source.as_dataset(split=split, batch_size=-1, as_supervised=True))
+        whole = source.as_dataset(split=split, batch_size=-1, as_supervised=True)
+        images, labels = tfds.as_numpy(whole)
     return Split(images, labels.astype("int32"))
 
 
@@ -134,10 +197,12 @@ def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
     """An array in MNIST's format: two zeros, 8 for unsigned bytes, the rank, big-endian sizes, the values."""
     try:
         content = gzip.decompress(path.read_bytes())
-        if content[:4] != bytes((0, 0, 8, rank)):
+        beginning = bytes([0, 0, 8, rank])
+        if content[:4] != beginning:
             raise ValueError(f"it begins with {content[:4]!r}")
         shape = struct.unpack_from(f">{rank}I", content, 4)
-        return np.frombuffer(content, "uint8", offset=4 + 4 * rank).reshape(shape).copy()
+        values = np.frombuffer(content, "uint8", offset=4 + 4 * rank)
+        return values.reshape(shape).copy()
     except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
         what = f"a gzipped idx file of unsigned bytes, rank {rank}"
         raise ValueError(f"{path} must be {what}. Received: {error}. Copy or install it again.") from error

@@ -2,7 +2,7 @@
 
 import numbers
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import keras
@@ -37,7 +37,12 @@ def check_batches(owner: Any, batches: Any) -> int:
     return int(check_range(owner, batches=batches, least=1, whole=True))
 
 
-def first_batches(owner: Any, data: Any, count: int, size: int | None) -> Iterator[Batch]:
+def first_batches(
+    owner: Any,
+    data: Any,
+    count: int,
+    size: int | None,
+) -> Iterator[Batch]:
     """Batches `(x, y, sample_weight)` of NumPy arrays, None for what the data lack.
 
     Args:
@@ -52,27 +57,32 @@ def first_batches(owner: Any, data: Any, count: int, size: int | None) -> Iterat
         TypeError: if the data are neither arrays nor batches.
         ValueError: if arrays do not have the same number of samples.
     """
-    if isinstance(data, str | os.PathLike) or not isinstance(data, _Array | Iterable):
+    is_path = isinstance(data, str | os.PathLike)
+    if is_path or not isinstance(data, _Array | Iterable):
         raise TypeError(
             f"{owner.__name__}: data must be arrays, x or (x, y), or batches of them. Received: {data!r} (of type "
             f"{type(data).__name__}). Read images in folders by keras.utils.image_dataset_from_directory(...)."
         )
     if isinstance(data, _Array | dict):
         data = (data,)
-    batches = _array_batches(data, size) if isinstance(data, tuple | list) else data
+    batches = data
+    if isinstance(data, tuple | list):
+        batches = _array_batches(data, size)
     for _, batch in zip(range(count), batches, strict=False):
         yield keras.utils.unpack_x_y_sample_weight(tree.map_structure(_numpy, batch))
 
 
-def _array_batches(data: tuple[Any, ...] | list[Any], size: int | None) -> Iterator[tuple[Any, ...]]:
-    arrays = tree.map_structure(_numpy, tuple(part for part in data if part is not None))
+def _array_batches(data: Sequence[Any], size: int | None) -> Iterator[tuple[Any, ...]]:
+    given = tuple(part for part in data if part is not None)
+    arrays = tree.map_structure(_numpy, given)
     lengths = {len(array) for array in tree.flatten(arrays)}
     if len(lengths) > 1:
         raise ValueError(f"Data must have the same number of samples in all arrays. Received: {sorted(lengths)}.")
     if size is None:
         yield arrays
         return
-    order = np.random.default_rng(0).permutation(max(lengths, default=0))
+    samples = max(lengths, default=0)
+    order = np.random.default_rng(0).permutation(samples)
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         yield tree.map_structure(lambda array, rows=rows: array[rows], arrays)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import operator
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from keras_collab.collab_model import CollabModel
-from keras_collab.network.graph import Graph
+from keras_collab.network.graph import Call, Graph
 from keras_collab.network.select import Selection, trained_part
 from keras_collab.terms.term import Term
 from keras_collab.tools._batches import first_batches
@@ -118,13 +120,13 @@ def describe(model: CollabModel, data: Any = None, *, verbose: bool = True) -> D
     if not isinstance(model, CollabModel):
         raise TypeError(f"`describe` takes a wrapped network. Received: {model!r}. Give keras_collab.wrap(network).")
     graph = model._internals.graph
-    trainable = _trainable_weights([call.operation for call in graph.calls])
+    trainable = _trainable_weights(graph.calls)
     total = sum(trainable.values())
     reached: set[int] = set()
     terms = []
     for term in model.terms.values():
         selection = term.selection or Selection()
-        changed = _trainable_weights(_layers_reached(selection, graph))
+        changed = _trainable_weights(_calls_reached(selection, graph))
         reached.update(changed)
         reach = sum(changed.values()) / max(1, total)
         terms.append(_describe_term(term, selection, graph, reach))
@@ -137,44 +139,47 @@ def describe(model: CollabModel, data: Any = None, *, verbose: bool = True) -> D
     return description
 
 
-def _trainable_weights(layers: list[Any]) -> dict[int, int]:
-    """Sizes of the trainable weights of layers, by the identity of the weight: layers may share some."""
+def _trainable_weights(calls: Sequence[Call]) -> dict[int, int]:
+    """Sizes of the trainable weights of the layers called, by the identity of the weight: layers may share some."""
     sizes = {}
-    for layer in layers:
-        if isinstance(layer, keras.Layer):  # The calls of a network are those of keras.ops as well.
-            for weight in layer.trainable_weights:
+    for call in calls:
+        if isinstance(call.operation, keras.Layer):  # Calls of keras.ops have no weights.
+            for weight in call.operation.trainable_weights:
                 sizes[id(weight)] = math.prod(weight.shape)
     return sizes
 
 
-def _layers_reached(selection: Selection, graph: Graph) -> list[Any]:
-    """The layers that a term reads, and all that come before its taps and the features of its head."""
-    layers: list[Any] = [kernel.layer for kernel in selection.kernels]
+def _calls_reached(selection: Selection, graph: Graph) -> list[Call]:
+    """The calls of layers that a term reads, and of all that come before its taps and the features of its head."""
+    layers = [kernel.layer for kernel in selection.kernels]
     tensors = [tap.tensor for tap in selection.taps]
     if selection.head:
         layers.append(selection.head.layer)
         tensors.append(selection.head.features)
+    calls = [call for call in graph.calls if call.operation in layers]
     for tensor in tensors:
-        layers.extend(call.operation for call in graph.ancestors(tensor))
-    return layers
+        calls += graph.ancestors(tensor)
+    return calls
 
 
 def _unread(graph: Graph, reached: set[int]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     counted = set(reached)
     for call in graph.calls:
-        for weight, size in _trainable_weights([call.operation]).items():
+        for weight, size in _trainable_weights([call]).items():
             if weight not in counted:
                 counted.add(weight)
                 sizes[call.path] = sizes.get(call.path, 0) + size
-    largest_first = sorted(sizes, key=lambda path: -sizes[path])
-    return {path: sizes[path] for path in largest_first}
+    largest_first = sorted(sizes.items(), key=operator.itemgetter(1), reverse=True)
+    return dict(largest_first)
 
 
 def _describe_term(term: Term, selection: Selection, graph: Graph, reach: float) -> TermDescription:
     trained = trained_part(selection, graph)
-    frozen = [tap.path for tap in selection.taps if tap not in trained.taps]
-    frozen += [kernel.path for kernel in selection.kernels if kernel not in trained.kernels]
+    frozen = []
+    for part in (*selection.taps, *selection.kernels):
+        if part not in trained.taps and part not in trained.kernels:
+            frozen.append(part.path)
     if selection.head and not trained.head:
         frozen.append(selection.head.path)
     return TermDescription(
