@@ -1,6 +1,6 @@
 """keras_collab: the parts of one Keras network teach each other while it trains."""
 
-from keras_collab import baselines, datasets, label_noise, models, schedules
+from keras_collab import baselines, datasets, label_noise, models, recipes, schedules
 from keras_collab.collab_model import CollabModel, wrap
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.intermediate_consistency import IntermediateConsistency
@@ -31,6 +31,7 @@ __all__ = [
     "diagnose",
     "label_noise",
     "models",
+    "recipes",
     "schedules",
     "wrap",
 ]
