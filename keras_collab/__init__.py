@@ -9,6 +9,8 @@ from keras_collab.terms.output_consistency import OutputConsistency
 from keras_collab.terms.representation_similarity import RepresentationSimilarity
 from keras_collab.terms.term import StepTensors, Term
 from keras_collab.tools.balance import Balance, balance
+from keras_collab.tools.compare import compare
+from keras_collab.tools.comparison import Comparison
 from keras_collab.tools.diagnose import Diagnosis, diagnose
 
 __version__ = "0.1.0"
@@ -16,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Balance",
     "CollabModel",
+    "Comparison",
     "Diagnosis",
     "IntermediateConsistency",
     "KernelSimilarity",
@@ -26,6 +29,7 @@ __all__ = [
     "StepTensors",
     "Term",
     "balance",
+    "compare",
     "datasets",
     "diagnose",
     "label_noise",
