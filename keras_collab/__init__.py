@@ -1,6 +1,6 @@
 """keras_collab: the parts of one Keras network teach each other while it trains."""
 
-from keras_collab import datasets, label_noise, models, schedules
+from keras_collab import callbacks, datasets, label_noise, models, schedules
 from keras_collab.collab_model import CollabModel, wrap
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.intermediate_consistency import IntermediateConsistency
@@ -29,6 +29,7 @@ __all__ = [
     "StepTensors",
     "Term",
     "balance",
+    "callbacks",
     "compare",
     "datasets",
     "diagnose",
