@@ -1,69 +1,32 @@
 """Does it help on your own data? Trains a network plain and wrapped from the same starts, and compares in pairs."""
 
+import contextlib
 import dataclasses
-import inspect
 import json
+import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import filelock
 import keras
-from keras import ops
+from keras import tree
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from keras_collab._checks import check_range
 from keras_collab._files import write_json, write_whole
-from keras_collab.collab_model import CollabModel, default_terms, wrap
-from keras_collab.network.select import NetworkReader, Selection
-from keras_collab.terms.term import StepTensors, Term
+from keras_collab.callbacks import Backup
+from keras_collab.collab_model import CollabModel
+from keras_collab.tools._batches import first_batches
+from keras_collab.tools.arms import Arm, balanced, make_arms
 from keras_collab.tools.balance import balance
 from keras_collab.tools.comparison import Comparison, Run
-
-Arm = Callable[..., Any]
-
-
-class LabelSmoothing(Term):
-    """Label smoothing as a term: with weight ε it turns a cross-entropy into that of labels smoothed by ε.
-
-    (1 − ε) · CE(y, p) + ε · mean_k CE(k, p) = CE(y, p) + ε · (mean_k CE(k, p) − CE(y, p)); the bracket is the value.
-    Szegedy et al. (2016, arXiv 1512.00567).
-    """
-
-    def select(self, network: NetworkReader) -> Selection:
-        return Selection(head=network.head(None))
-
-    def call(self, tensors: StepTensors) -> Any:
-        log_probabilities = ops.log_softmax(tensors.head.logits, axis=-1)
-        gap = ops.sum(tensors.labels * log_probabilities, axis=-1) - ops.mean(log_probabilities, axis=-1)
-        return tensors.mean_over_samples(ops.mean(ops.reshape(gap, (ops.shape(gap)[0], -1)), axis=-1))
-
-
-def plain(network: keras.Model) -> keras.Model:
-    """The network as it is."""
-    return network
-
-
-def label_smoothing(network: keras.Model) -> keras.Model:
-    """The network with its labels smoothed by 0.1."""
-    return wrap(network, [LabelSmoothing(0.1)])
-
-
-def balanced(network: keras.Model) -> keras.Model:
-    """All four terms; `compare` lets `balance` set their weights once the model is compiled."""
-    return wrap(network)
-
-
-def ready_arms() -> dict[str, Arm]:
-    """The arms that have a name: plain, wrapped, each term alone, label_smoothing, balanced."""
-    arms: dict[str, Arm] = {"plain": plain, "wrapped": wrap}
-    for term in default_terms():
-        arms[term.name] = type(term)
-    return {**arms, "label_smoothing": label_smoothing, "balanced": balanced}
 
 
 def compare(
@@ -75,63 +38,74 @@ def compare(
     epochs: int,
     seeds: int = 3,
     batch_size: int | None = None,
-    arms: Mapping[str, Arm | None] | list[str] | None = None,
+    arms: Mapping[str, Arm | None] | Sequence[str] = ("plain", "wrapped"),
     directory: str | Path | None = None,
     stop_early: bool = False,
     verbose: bool = True,
 ) -> Comparison:
     """Trains a network in several ways and says which is better on these data, and how sure that is.
 
-    For each seed all ways, called arms, begin with the same weights and see the same batches. What counts is the
-    value at the last epoch, on the validation data, of the first metric that is compiled, or of the loss where there
-    is none. Smaller is better for what is named as a loss or an error, larger for all else. The intervals speak of
-    other seeds with these same data: what is chosen by them needs test data that had no part in it, keep some apart.
+    For each seed all ways, called arms, begin with the same weights and see the same batches. What counts is the value
+    after the last epoch, on the validation data, of the first metric that is compiled, or of the loss where there is
+    none. What is named as a loss or an error is better when it is smaller, all else when it is larger. The intervals
+    speak of other seeds with these same data; what is chosen by them needs a test on data kept apart.
 
     Args:
-        build_network: a function that makes a fresh network, Functional or Sequential.
+        build_network: a function that makes a fresh network, Functional or Sequential, not compiled.
         train: what `fit` takes: arrays `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset`, a
-            `keras.utils.PyDataset` or a torch `DataLoader`. Or a function that makes it, called before each run, right
-            after the seed is set: needed where the data shuffle themselves and go on where the last run left them, as
-            `tf.data` does.
-        validation: the same, not empty. The metric is measured on it after each epoch.
+            `keras.utils.PyDataset` or a torch `DataLoader`. Or a function that makes it, called before each run right
+            after the seed is set: for data that shuffle themselves and go on where the last run left them.
+        validation: the same, measured after each epoch.
         compile: a function that compiles a model, `lambda model: model.compile("adam", "mse")`. It is called for each
             run, since an optimizer belongs to one model.
         epochs: epochs of each run, >= 1.
         seeds: how many runs each arm has, >= 1. With fewer than three hardly anything can be shown.
         batch_size: for arrays, as in `fit`. Defaults to 32.
-        arms: names of arms that are ready, `["plain", "wrapped", "kernel_similarity", "label_smoothing", "balanced"]`
-            (each of the four terms has one); or a dict of names to None for plain training, to a function that turns a
-            network into a model (`keras_collab.wrap`), or to one without arguments that makes a list of terms. The
-            first arm is what the others are compared with. Defaults to `["plain", "wrapped"]`.
-        directory: where each run is kept once it is done. The same call with the same directory goes on after an
-            interruption, and runs with more seeds are added. Defaults to a temporary one.
-        stop_early: whether to stop after the seed after which all intervals leave out 0, the third or a later one.
-            Looking often finds a difference by chance more often than the interval says.
+        arms: names of arms that are ready: `"plain"`, `"wrapped"` (the default terms), each of the four terms alone by
+            its name, `"label_smoothing"` (0.1), `"balanced"` (weights set by `balance`). Or a dict of names to None for
+            plain training, to a function that turns a network into a model (`keras_collab.wrap`; it is compiled if
+            that does not), or to one without arguments that makes a list of terms. The others are compared with the
+            first. Defaults to plain and wrapped.
+        directory: where runs are kept. The same call goes on after an interruption at any moment, with the last whole
+            epoch; with more seeds it adds runs. Defaults to a temporary one.
+        stop_early: whether to stop once all intervals leave out 0, after the third seed or a later one. Who looks often
+            finds a difference by chance more often than the intervals say.
         verbose: whether to show a progress bar.
 
     Returns:
         A `Comparison`, to be printed.
 
     Raises:
-        ValueError: if the directory holds another comparison, or is in use.
+        ValueError: if the directory holds another comparison or is in use, or an argument is not as described.
 
     >>> print(keras_collab.compare(build_network, (x, y), (x_val, y_val), compile=compile, epochs=30))
     """
     epochs = check_range(compare, epochs=epochs, least=1, whole=True)
     seeds = check_range(compare, seeds=seeds, least=1, whole=True)
+    _check_data(train, validation)
     temporary = tempfile.TemporaryDirectory(prefix="keras_collab-") if directory is None else None
     folder = Path(temporary.name if temporary else str(directory))
-    trainer = _Trainer(build_network, train, validation, compile, epochs, batch_size, _makers(arms), folder)
-    identity = trainer.identity()
-    with _owned(folder):
-        _check_identity(folder / "comparison.json", identity)
-        trainer.train_all(seeds, stop_early, verbose)
-    return Comparison(trainer.runs, list(trainer.makers), trainer.metric, trainer.load, temporary)
+    trainer = _Trainer(build_network, train, validation, compile, epochs, batch_size, make_arms(arms), folder)
+    with _owner_of(folder):
+        settings = trainer.settings()
+        if directory is not None:
+            _check_same(folder, settings)
+        with _progress(verbose) as progress:
+            bar = progress.add_task("", total=seeds * len(trainer.arms) * epochs)
+            for seed in range(seeds):
+                for arm in trainer.arms:
+                    done = len(trainer.runs) * epochs
+                    progress.update(bar, description=f"seed {seed}, {arm}", completed=done)
+                    trainer.run(arm, seed, lambda epoch, done=done: progress.update(bar, completed=done + epoch))
+                if stop_early and seed >= 2 and _clear(trainer.comparison()):
+                    break
+            progress.update(bar, completed=len(trainer.runs) * epochs)
+    return trainer.comparison(temporary)
 
 
 @dataclasses.dataclass
 class _Trainer:
-    """Trains the arms, one run after the other, and keeps what they gave."""
+    """Trains runs, one after the other, and keeps what they gave."""
 
     build_network: Callable[[], keras.Model]
     train: Any
@@ -139,153 +113,153 @@ class _Trainer:
     compile: Callable[[keras.Model], Any]
     epochs: int
     batch_size: int | None
-    makers: dict[str, Arm]
+    arms: dict[str, Arm]
     folder: Path
     runs: list[Run] = dataclasses.field(default_factory=list)
     metric: str = ""
+    first_batches: dict[int, int] = dataclasses.field(default_factory=dict)
 
-    def identity(self) -> dict[str, Any]:
-        """What the runs of one directory have in common. All that makes them is called once, before the first one."""
-        arms = {}
-        for name in self.makers:
-            network, model = self._make(name, seed=0)
-            arms[name] = _settings(model)
-        return {
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "backend": keras.backend.backend(),
-            "parameters": network.count_params(),
-            "arms": arms,
+    def settings(self) -> dict[str, Any]:
+        """What the runs of one directory depend on. Makes each model once: what fails, fails before any training."""
+        settings = {"epochs": self.epochs, "batch_size": self.batch_size, "backend": keras.backend.backend()}
+        settings["arms"] = list(self.arms)
+        networks = []
+        for arm in self.arms:
+            network, model = self.make(arm, seed=0)
+            if any(network is other for other in networks):
+                raise ValueError("`build_network` must make a new network at each call. Received the same one twice.")
+            networks.append(network)
+            settings["parameters"] = network.count_params()
+            settings[f"training of {arm!r}"] = _training_settings(model)
+        return settings
+
+    def run(self, arm: str, seed: int, on_epoch: Callable[[int], Any]) -> None:
+        """Trains one run, or reads its record if it is done: that is written last."""
+        path = self.path(arm, seed, ".json")
+        if not path.exists():
+            write_json(path, self.train_one(arm, seed, on_epoch))
+            self.path(arm, seed, "-backup.weights.h5").unlink(missing_ok=True)
+        record = json.loads(path.read_text(encoding="utf-8"))
+        self.metric = self.metric or record["metric"]
+        history = {name: [math.nan if v is None else v for v in column] for name, column in record["history"].items()}
+        if self.metric not in history:
+            raise ValueError(f"Arm {arm!r} has no column {self.metric!r}, by which arms are compared: {list(history)}.")
+        if self.first_batches.setdefault(seed, record["first_batch"]) != record["first_batch"]:
+            warnings.warn(
+                "The arms of a seed begin with different training batches, so that the runs are not pairs: the data "
+                "shuffle themselves and go on where the last run left them, or are not those of the directory. Give "
+                "train= as a function that makes them.",
+                stacklevel=3,
+            )
+        self.runs.append(Run(arm, seed, history, statistics.median(history.pop("seconds_per_step"))))
+
+    def train_one(self, arm: str, seed: int, on_epoch: Callable[[int], Any]) -> dict[str, Any]:
+        """Trains one run from its last whole epoch on, keeps the network's weights and returns the record."""
+        network, model = self.make(arm, seed)
+        if self.arms[arm] is balanced:
+            balance(model, _made(self.train), batch_size=self.batch_size or 32, verbose=False)
+        keras.utils.set_random_seed(seed)
+        first_batch = _digest(_made(self.train))
+        keras.utils.set_random_seed(seed)
+        backup = Backup(self.path(arm, seed, "-backup.weights.h5"))
+        self.fit(model, [_Watch(seed * self.epochs, on_epoch), backup])
+        write_whole(self.path(arm, seed, ".weights.h5"), network.save_weights)
+        history = {
+            name: [value if math.isfinite(value) else None for value in column]
+            for name, column in backup.history.items()
         }
+        return {"metric": _metric(model, history), "history": history, "first_batch": first_batch}
 
-    def train_all(self, seeds: int, stop_early: bool, verbose: bool) -> None:
-        """Trains what is not in the folder yet, seed after seed."""
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, disable=not verbose) as progress:
-            bar = progress.add_task("", total=seeds * len(self.makers) * self.epochs)
-            for seed in range(seeds):
-                for arm in self.makers:
-                    progress.update(bar, description=f"seed {seed}, {arm}")
-                    self._run(arm, seed, lambda: progress.advance(bar))
-                    done = (seed * len(self.makers) + list(self.makers).index(arm) + 1) * self.epochs
-                    progress.update(bar, completed=done)
-                if stop_early and seed >= 2 and self._clear():
-                    return
+    def fit(self, model: keras.Model, callbacks: list[keras.callbacks.Callback]) -> None:
+        train = _made(self.train)
+        sizes = {}
+        if isinstance(train, tuple | list):
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(train)
+            sizes = {"y": y, "sample_weight": sample_weight, "batch_size": self.batch_size}
+            train = x
+        validation = _made(self.validation)
+        model.fit(train, validation_data=validation, epochs=self.epochs, callbacks=callbacks, verbose=0, **sizes)
+
+    def make(self, arm: str, seed: int) -> tuple[keras.Model, keras.Model]:
+        """The network and the model that trains it, compiled; in all arms of a seed with the same weights."""
+        keras.utils.set_random_seed(seed)
+        network = self.build_network()
+        if network.compiled:
+            raise ValueError("`build_network` must not compile the network: what trains it is compiled by `compile`.")
+        start = self.folder / f"seed{seed}-start.weights.h5"
+        if start.exists():
+            network.load_weights(start)
+        else:
+            write_whole(start, network.save_weights)
+        model = self.arms[arm](network)
+        if not model.compiled:
+            self.compile(model)
+        if not model.compiled:
+            raise ValueError(f"`compile` must call model.compile(...). Received: {self.compile!r}, which did not.")
+        return network, model
 
     def load(self, arm: str, seed: int) -> keras.Model:
         """The trained network of a run."""
         network = self.build_network()
-        network.load_weights(self._path(arm, seed, ".weights.h5"))
+        network.load_weights(self.path(arm, seed, ".weights.h5"))
         return network
 
-    def _run(self, arm: str, seed: int, on_epoch: Callable[[], Any]) -> None:
-        """Trains one run, or reads it if it is done: its record is written last."""
-        path = self._path(arm, seed, ".json")
-        if not path.exists():
-            network, model = self._make(arm, seed)
-            if self.makers[arm] is balanced:
-                balance(model, _made(self.train), batch_size=self.batch_size or 32, verbose=False)
-            watch = _Watch(on_epoch)
-            keras.utils.set_random_seed(seed)
-            history = _fit(model, _made(self.train), _made(self.validation), self.epochs, self.batch_size, watch)
-            write_whole(self._path(arm, seed, ".weights.h5"), network.save_weights)
-            seconds = statistics.median(watch.seconds[1:] or watch.seconds)
-            run = {"arm": arm, "seed": seed, "history": history, "seconds_per_step": seconds}
-            write_json(path, {"metric": _metric(model, history), **run})
-        record = json.loads(path.read_text(encoding="utf-8"))
-        self.metric = self.metric or record.pop("metric")
-        record.pop("metric", None)
-        self.runs.append(Run(**record))
-
-    def _make(self, arm: str, seed: int) -> tuple[keras.Model, keras.Model]:
-        """The network and the model that trains it, compiled; for one seed with the same weights in every arm."""
-        keras.utils.set_random_seed(seed)
-        network = self.build_network()
-        self._start(network, seed)
-        model = self.makers[arm](network)
-        if not model.compiled:
-            self.compile(model)
-        if not model.compiled:
-            raise ValueError(
-                f"`compile` must compile the model it is given. Received: {self.compile!r}, which did not."
-            )
-        return network, model
-
-    def _start(self, network: keras.Model, seed: int) -> None:
-        """Gives the network the weights that the first network of this seed had."""
-        path = self.folder / f"seed{seed}-start.weights.h5"
-        if path.exists():
-            network.load_weights(path)
-        else:
-            write_whole(path, network.save_weights)
-
-    def _path(self, arm: str, seed: int, suffix: str) -> Path:
+    def path(self, arm: str, seed: int, suffix: str) -> Path:
         return self.folder / f"seed{seed}-{quote(arm, safe='')}{suffix}"
 
-    def _clear(self) -> bool:
-        comparison = Comparison(self.runs, list(self.makers), self.metric, self.load)
-        return all(comparison.difference(arm).clear for arm in comparison.arms[1:])
+    def comparison(self, temporary: Any = None) -> Comparison:
+        return Comparison(self.runs, list(self.arms), self.metric, self.load, temporary)
 
 
 class _Watch(keras.callbacks.Callback):
-    """Measures the time of a step in each epoch and moves the progress bar."""
+    """Sets the seed of each epoch, measures the time of a step and moves the progress bar."""
 
-    def __init__(self, on_epoch: Callable[[], Any]):
+    def __init__(self, first_seed: int, on_epoch: Callable[[int], Any]):
         super().__init__()
-        self.on_epoch = on_epoch
-        self.seconds: list[float] = []
+        self.first_seed, self.report = first_seed, on_epoch
 
     def on_epoch_begin(self, epoch, logs=None):
+        keras.utils.set_random_seed(self.first_seed + epoch)  # Whatever else has drawn, and after an interruption.
         self.started = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps, self.last = batch + 1, logs
 
     def on_test_begin(self, logs=None):
-        float(self.last["loss"])  # Waits until the step is done: JAX and GPUs compute ahead.
-        self.seconds.append((time.perf_counter() - self.started) / self.steps)
+        float(self.last["loss"])  # Waits until the step is done: JAX and GPUs compute behind Python's back.
+        self.seconds = (time.perf_counter() - self.started) / self.steps
 
     def on_epoch_end(self, epoch, logs=None):
-        self.on_epoch()
+        logs["seconds_per_step"] = self.seconds
+        self.report(epoch + 1)
 
 
-def _makers(arms: Any) -> dict[str, Arm]:
-    """Each arm as a function that turns a network into a model."""
-    ready = ready_arms()
-    if arms is None:
-        arms = ["plain", "wrapped"]
-    if not isinstance(arms, Mapping):
-        unknown = [name for name in arms if name not in ready]
-        if unknown:
-            raise ValueError(f"There is no arm {unknown[0]!r}. Arms that are ready: {', '.join(ready)}.")
-        arms = {name: ready[name] for name in arms}
-    return {name: _maker(arm) for name, arm in arms.items()}
+def _progress(verbose: bool) -> Progress:
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, disable=not verbose)
 
 
-def _maker(arm: Arm | None) -> Arm:
-    if arm is None:
-        return plain
-    if inspect.isclass(arm):
-        return lambda network: wrap(network, [arm()])
-    if not inspect.signature(arm).parameters:
-        return lambda network: wrap(network, arm())
-    return arm
+def _check_data(train: Any, validation: Any) -> None:
+    for name, data in {"train": train, "validation": validation}.items():
+        if data is None or isinstance(data, Iterator):
+            raise ValueError(
+                f"`{name}` must be data that can be gone through again: (x, y), a dataset or loader, or a function "
+                f"that makes them. Received: {data!r}."
+            )
 
 
 def _made(data: Any) -> Any:
     """The data, made now if they were given as a function."""
-    return data() if inspect.isroutine(data) else data
+    return data() if callable(data) else data
 
 
-def _fit(model: Any, train: Any, validation: Any, epochs: int, batch_size: int | None, watch: _Watch) -> Any:
-    arguments = {"epochs": epochs, "validation_data": validation, "callbacks": [watch], "verbose": 0}
-    if isinstance(train, tuple | list):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(train)
-        sizes = {"batch_size": batch_size, "validation_batch_size": batch_size}
-        history = model.fit(x, y, sample_weight=sample_weight, **sizes, **arguments).history
-    else:
-        history = model.fit(train, **arguments).history
-    return {name: [float(value) for value in values] for name, values in history.items()}
+def _digest(data: Any) -> int:
+    """A number that tells first batches apart."""
+    number = 0
+    for batch in first_batches(data, count=1, size=32):
+        for array in tree.flatten(batch):
+            number = zlib.crc32(b"" if array is None else array.tobytes(), number)
+    return number
 
 
 def _metric(model: keras.Model, history: Mapping[str, Any]) -> str:
@@ -296,37 +270,40 @@ def _metric(model: keras.Model, history: Mapping[str, Any]) -> str:
     return "val_loss"
 
 
-def _settings(model: Any) -> dict[str, Any]:
-    """What an arm's training depends on, as far as it can be written down."""
-    settings = {"optimizer": keras.saving.serialize_keras_object(model.optimizer), "terms": {}}
+def _clear(comparison: Comparison) -> bool:
+    return all(comparison.difference(arm).clear for arm in comparison.arms[1:])
+
+
+def _training_settings(model: keras.Model) -> dict[str, Any]:
+    """What a model's training depends on, as it is saved."""
+    settings = {"compiled": model.get_compile_config()}
     if isinstance(model, CollabModel):
-        for name, term in model.terms.items():
-            settings["terms"][name] = {**term.get_config(), "seed": None}  # A seed follows from the run's.
+        terms = [term.get_config() for term in model.terms.values()]
+        settings["terms"] = [{**term, "seed": None} for term in terms]  # The seed follows from the run's.
     return settings
 
 
-def _owned(folder: Path) -> Any:
-    """A lock on the folder, which has one owner at a time."""
+@contextlib.contextmanager
+def _owner_of(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / "owner.lock")
     try:
-        return lock.acquire(blocking=False)
+        with filelock.FileLock(folder / "owner.lock", timeout=0):
+            yield
     except filelock.Timeout:
         raise ValueError(
-            f"{folder} is in use: another process compares there now. Wait for it, or give another directory=."
+            f"{folder} is in use: another process compares there. Wait for it, or give another directory=."
         ) from None
 
 
-def _check_identity(path: Path, identity: dict[str, Any]) -> None:
+def _check_same(folder: Path, settings: dict[str, Any]) -> None:
     """Raises if the folder holds another comparison; says what differs."""
-    identity = json.loads(json.dumps(identity))
+    path = folder / "comparison.json"
+    settings = json.loads(json.dumps(settings, default=str))
     if not path.exists():
-        return write_json(path, identity)
+        write_json(path, settings)
     kept = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in identity.items():
-        if kept.get(name) != value:
-            raise ValueError(
-                f"{path.parent} holds another comparison, with {name}={kept.get(name)!r}. Received: {name}={value!r}. "
-                "Give another directory=."
-            )
-    return None
+    names = [name for name in {**kept, **settings} if kept.get(name) != settings.get(name)]
+    if names:
+        differing = "; ".join(f"{name}: {kept.get(name)!r}, now {settings.get(name)!r}" for name in names)
+        raise ValueError(f"{folder} holds another comparison. What differs: {differing}. Give another directory=.")

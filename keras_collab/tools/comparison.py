@@ -98,38 +98,33 @@ class Comparison:
 
     def best(self) -> keras.Model:
         """The trained plain network, unwrapped: of the best run of the arm with the best mean."""
-        means = {arm: statistics.mean(self.values(arm).values()) for arm in self.arms}
-        choose = max if self.larger_is_better else min
-        arm = choose(means, key=lambda name: means[name])
+        arm = max(self.arms, key=lambda name: self._merit(statistics.mean(self.values(name).values())))
         values = self.values(arm)
-        seed = choose(values, key=lambda number: values[number])
-        return self._load(arm, seed)
+        return self._load(arm, max(values, key=lambda seed: self._merit(values[seed])))
 
     def conclusion(self, arm: str) -> str:
         """One sentence: what follows for this arm, and what does not."""
-        first, difference = self.arms[0], self.difference(arm)
+        difference = self.difference(arm)
+        mean, seeds = self._signed(difference.mean), difference.seeds
         interval = f"{self._signed(difference.low)} to {self._signed(difference.high)}"
-        if difference.seeds < 2:
-            return f"{arm}: {self._signed(difference.mean)}, of one seed: that can be chance. Give more seeds."
         if math.isnan(difference.mean):
             return f"{arm}: no answer, a training ended in a value that is not a number."
+        if seeds < 2:
+            return f"{arm}: {mean} with the one seed, which can be chance: no answer without more seeds."
         if not difference.clear:
-            return (
-                f"{arm}: no difference that {difference.seeds} seeds can show "
-                f"({self._signed(difference.mean)}, {interval})."
-            )
-        better = (difference.mean > 0) == self.larger_is_better
-        by = f"{self._signed(difference.mean)} ({interval})"
-        return f"{arm}: better, by {by}." if better else f"{arm}: worse, by {by}: train {first}."
+            return f"{arm}: no difference that {seeds} seeds can show, {mean} ({interval})."
+        if (difference.mean > 0) == self.larger_is_better:
+            return f"{arm}: better by {mean} ({interval})."
+        return f"{arm}: worse by {mean} ({interval}): train {self.arms[0]}."
 
     def __rich__(self) -> Group:
         table = Table(box=box.SIMPLE, title=self._title())
-        for name in ("", "mean ± std", f"to {self.arms[0]}", "95% interval", "step", "seeds"):
+        for name in ("", "mean ± std", f"to {self.arms[0]}", "95% interval", "time a step", "seeds"):
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
         for arm in self.arms:
             table.add_row(*self._row(arm))
         sentences = [self.conclusion(arm) for arm in self.arms[1:]]
-        return Group(table, *sentences)
+        return Group(table, *sentences, self._limits())
 
     def __str__(self) -> str:
         text = io.StringIO()
@@ -160,6 +155,15 @@ class Comparison:
         better = "larger" if self.larger_is_better else "smaller"
         unit = ", %" if self.scale == 100 else ""
         return f"{name}{unit} on validation data after the last epoch ({better} is better)"
+
+    def _limits(self) -> str:
+        text = "Of other seeds with these data; what is chosen by it needs a test on data kept apart."
+        return f"{text} One interval in twenty leaves out 0 by chance." if len(self.arms) > 2 else text
+
+    def _merit(self, value: float) -> float:
+        if math.isnan(value):
+            return -math.inf
+        return value if self.larger_is_better else -value
 
     def _row(self, arm: str) -> list[str]:
         values = list(self.values(arm).values())
