@@ -1,6 +1,6 @@
 """keras_collab: the parts of one Keras network teach each other while it trains."""
 
-from keras_collab import baselines, datasets, label_noise, models, recipes, schedules
+from keras_collab import baselines, callbacks, datasets, label_noise, models, recipes, schedules
 from keras_collab.collab_model import CollabModel, wrap
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.intermediate_consistency import IntermediateConsistency
@@ -9,6 +9,8 @@ from keras_collab.terms.output_consistency import OutputConsistency
 from keras_collab.terms.representation_similarity import RepresentationSimilarity
 from keras_collab.terms.term import StepTensors, Term
 from keras_collab.tools.balance import Balance, balance
+from keras_collab.tools.compare import compare
+from keras_collab.tools.comparison import Comparison
 from keras_collab.tools.diagnose import Diagnosis, diagnose
 
 __version__ = "0.1.0"
@@ -16,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Balance",
     "CollabModel",
+    "Comparison",
     "Diagnosis",
     "IntermediateConsistency",
     "KernelSimilarity",
@@ -26,7 +29,12 @@ __all__ = [
     "StepTensors",
     "Term",
     "balance",
+<<<<<<< HEAD
     "baselines",
+=======
+    "callbacks",
+    "compare",
+>>>>>>> compare
     "datasets",
     "diagnose",
     "label_noise",
