@@ -1,6 +1,6 @@
 """keras_collab: the parts of one Keras network teach each other while it trains."""
 
-from keras_collab import baselines, datasets, label_noise, models, schedules
+from keras_collab import baselines, callbacks, datasets, label_noise, models, recipes, schedules
 from keras_collab.collab_model import CollabModel, wrap
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.intermediate_consistency import IntermediateConsistency
@@ -9,6 +9,8 @@ from keras_collab.terms.output_consistency import OutputConsistency
 from keras_collab.terms.representation_similarity import RepresentationSimilarity
 from keras_collab.terms.term import StepTensors, Term
 from keras_collab.tools.balance import Balance, balance
+from keras_collab.tools.compare import compare
+from keras_collab.tools.comparison import Comparison
 from keras_collab.tools.describe import Description, describe
 from keras_collab.tools.diagnose import diagnose
 from keras_collab.tools.diagnosis import Diagnosis
@@ -18,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Balance",
     "CollabModel",
+    "Comparison",
     "Description",
     "Diagnosis",
     "IntermediateConsistency",
@@ -30,11 +33,14 @@ __all__ = [
     "Term",
     "balance",
     "baselines",
+    "callbacks",
+    "compare",
     "datasets",
     "describe",
     "diagnose",
     "label_noise",
     "models",
+    "recipes",
     "schedules",
     "wrap",
 ]

@@ -14,10 +14,7 @@ from keras_collab.network.graph import check_network, symbolic_ends
 from keras_collab.network.head import read_head
 from keras_collab.network.placement import check_same_placement
 from keras_collab.network.select import NetworkReader, Selection, trained_part
-from keras_collab.terms.intermediate_consistency import IntermediateConsistency
-from keras_collab.terms.kernel_similarity import KernelSimilarity
-from keras_collab.terms.output_consistency import OutputConsistency
-from keras_collab.terms.representation_similarity import RepresentationSimilarity
+from keras_collab.recipes import gentle
 from keras_collab.terms.term import StepTensors, Term
 
 _RESERVED_NAMES = ("loss", "task_loss")
@@ -102,18 +99,13 @@ def _tensors_of(selection: Selection) -> list[keras.KerasTensor]:
     return tensors
 
 
-def default_terms() -> list[Term]:
-    """All four terms with their default weights."""
-    return [OutputConsistency(), IntermediateConsistency(), RepresentationSimilarity(), KernelSimilarity()]
-
-
 def wrap(network: keras.Model, terms: Sequence[Term] | None = None, *, name: str | None = None) -> "CollabModel":
     """Makes a network train with terms by which its own parts teach each other.
 
     Args:
         network: a Functional or built Sequential model. Its layers and weights are used as they are, never copied.
-        terms: terms to add to its loss. Defaults to those of the four that the network can carry, with default
-            weights; a warning names the others.
+        terms: terms to add to its loss. Defaults to those of `keras_collab.recipes.gentle()` that the network can
+            carry; a warning names the others.
         name: name of the wrapped model. Defaults to that of the network.
 
     Returns:
@@ -126,7 +118,7 @@ def wrap(network: keras.Model, terms: Sequence[Term] | None = None, *, name: str
     >>> network = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3), classes=10)
     >>> model = keras_collab.wrap(network)
     >>> list(model.terms)
-    ['output_consistency', 'intermediate_consistency', 'representation_similarity', 'kernel_similarity']
+    ['output_consistency', 'intermediate_consistency', 'kernel_similarity']
     """
     return CollabModel(network, terms, name=name)
 
@@ -141,7 +133,7 @@ class CollabModel(keras.Model):
 
     Args:
         network: a Functional or built Sequential model.
-        terms: terms to add to its loss. Defaults to those of the four that the network can carry.
+        terms: terms to add to its loss. Defaults to those of `keras_collab.recipes.gentle()`.
         name: name of the model. Defaults to that of the network.
     """
 
@@ -451,14 +443,14 @@ def _checked(terms: Any) -> list[Term]:
 def _select_default(reader: NetworkReader) -> tuple[list[Term], list[Selection]]:
     """The default terms that the network can carry, and what they read; warns once about the others."""
     terms, selections, left_out = [], [], []
-    for term in default_terms():
+    for term in gentle():
         try:
             selections.append(term.select(reader))
             terms.append(term)
         except ValueError as error:
             left_out.append(f"'{term.name}': {error}")
     if not terms:
-        raise ValueError("None of the four terms can read this network.\n" + "\n".join(left_out))
+        raise ValueError("None of the default terms can read this network.\n" + "\n".join(left_out))
     if left_out:
         warnings.warn("Terms that this network cannot carry are left out.\n" + "\n".join(left_out), stacklevel=4)
     return terms, selections

@@ -84,6 +84,7 @@ def test_public_names():
     assert sorted(keras_collab.__all__) == [
         "Balance",
         "CollabModel",
+        "Comparison",
         "Description",
         "Diagnosis",
         "IntermediateConsistency",
@@ -96,11 +97,14 @@ def test_public_names():
         "Term",
         "balance",
         "baselines",
+        "callbacks",
+        "compare",
         "datasets",
         "describe",
         "diagnose",
         "label_noise",
         "models",
+        "recipes",
         "schedules",
         "wrap",
     ]

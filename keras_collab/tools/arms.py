@@ -1,0 +1,90 @@
+"""The ways of training that `compare` knows by name, each a function that turns a network into a model."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_collab.collab_model import default_terms, wrap
+from keras_collab.network.select import NetworkReader, Selection
+from keras_collab.terms.term import StepTensors, Term
+
+Arm = Callable[..., Any]
+
+
+@keras.saving.register_keras_serializable("keras_collab")
+class LabelSmoothing(Term):
+    """Label smoothing as a term: with weight ε it turns a cross-entropy into that of labels smoothed by ε.
+
+    (1 − ε) · CE(y, p) + ε · mean_k CE(k, p) = CE(y, p) + ε · (mean_k CE(k, p) − CE(y, p)); the bracket is the value.
+    Szegedy et al. (2016, arXiv 1512.00567).
+    """
+
+    def select(self, network: NetworkReader) -> Selection:
+        return Selection(head=network.head(None))
+
+    def call(self, tensors: StepTensors) -> Any:
+        log_probabilities = ops.log_softmax(tensors.head.logits, axis=-1)
+        gaps = ops.sum(tensors.labels * log_probabilities, axis=-1) - ops.mean(log_probabilities, axis=-1)
+        return tensors.mean_over_samples(ops.mean(ops.reshape(gaps, (ops.shape(gaps)[0], -1)), axis=-1))
+
+
+def plain(network: keras.Model) -> keras.Model:
+    """The network as it is."""
+    return network
+
+
+def label_smoothing(network: keras.Model) -> keras.Model:
+    """The network whose labels are smoothed by 0.1."""
+    return wrap(network, [LabelSmoothing(0.1)])
+
+
+def balanced(network: keras.Model) -> keras.Model:
+    """All terms; once the model is compiled, `compare` lets `balance` set their weights."""
+    return wrap(network)
+
+
+def make_arms(arms: Any) -> dict[str, Arm]:
+    """Each arm as a function that turns a network into a model.
+
+    Args:
+        arms: names, or a dict; see `compare`.
+
+    Raises:
+        ValueError, TypeError: if there is no arm of a name, or an arm is no function.
+    """
+    ready: dict[str, Arm] = {"plain": plain, "wrapped": wrap}
+    for term in default_terms():
+        ready[term.name] = _alone(type(term))
+    ready |= {"label_smoothing": label_smoothing, "balanced": balanced}
+    if isinstance(arms, Mapping):
+        return {name: _arm(name, arm) for name, arm in arms.items()}
+    unknown = [name for name in arms if name not in ready]
+    if unknown:
+        raise ValueError(
+            f"There is no arm {unknown[0]!r}. Ready are: {', '.join(ready)}. For one of your own give a dict: "
+            "arms={'plain': None, 'mine': function}."
+        )
+    return {name: ready[name] for name in arms}
+
+
+def _arm(name: str, arm: Any) -> Arm:
+    if arm is None:
+        return plain
+    if not callable(arm):
+        raise TypeError(
+            f"Arm {name!r} must be None for plain training, a function that turns a network into a model, or one "
+            "without arguments that makes a list of terms: lambda: [keras_collab.KernelSimilarity()]. Received: "
+            f"{arm!r}."
+        )
+    return arm if inspect.signature(arm).parameters else _wrapper(arm)
+
+
+def _alone(kind: type[Term]) -> Arm:
+    return lambda network: wrap(network, [kind()])
+
+
+def _wrapper(make_terms: Arm) -> Arm:
+    return lambda network: wrap(network, make_terms())

@@ -1,0 +1,196 @@
+"""What `compare` returns: the runs, what follows from them, a table and a figure."""
+
+import dataclasses
+import io
+import math
+import re
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from scipy.special import stdtrit
+
+# Metrics that are better when they are smaller: losses and errors, and Keras' short names of some of them.
+_SMALLER = re.compile("loss|error|entropy|diverg|hinge|poisson|perplexity|huber|cosh|nll|^r?mse$|^ma?p?e$|^msle$|brier")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        arm: how it was trained, one of the comparison's arms.
+        seed: the seed of its initial weights and the order of its batches.
+        history: what `fit` returned: one list a column, one value an epoch.
+        seconds_per_step: measured time of a training step, the median over epochs.
+    """
+
+    arm: str
+    seed: int
+    history: dict[str, list[float]]
+    seconds_per_step: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """The paired difference of an arm to the first one, seed by seed.
+
+    Attributes:
+        mean: mean over the seeds that both have.
+        low: lower end of its 95% interval (Student's t); NaN with one seed.
+        high: upper end.
+        seeds: how many there are.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+class Comparison:
+    """Networks trained in several ways, from the same starts; prints as a table and a sentence for each way.
+
+    Attributes:
+        runs: all trainings, as `Run` objects.
+        arms: names of the ways of training; the first is what the others are compared with.
+        metric: the column of the history that counts, at the last epoch.
+        larger_is_better: whether a larger value of it is better.
+    """
+
+    def __init__(
+        self,
+        runs: list[Run],
+        arms: list[str],
+        metric: str,
+        load: Callable[[str, int], keras.Model],
+        temporary: Any = None,
+    ):
+        self.runs = runs
+        self.arms = arms
+        self.metric = metric
+        self.larger_is_better = not _SMALLER.search(metric.removeprefix("val_").lower())
+        self._load = load
+        self._temporary = temporary  # The directory is removed with this object.
+
+    @property
+    def scale(self) -> float:
+        """What values are multiplied by to be shown: an accuracy is shown in percent."""
+        return 100.0 if "accuracy" in self.metric else 1.0
+
+    def values(self, arm: str) -> dict[int, float]:
+        """The metric after the last epoch, by seed."""
+        return {run.seed: run.history[self.metric][-1] for run in self.runs if run.arm == arm}
+
+    def difference(self, arm: str) -> Difference:
+        """How much an arm differs from the first one."""
+        first, other = self.values(self.arms[0]), self.values(arm)
+        return paired_difference([other[seed] - first[seed] for seed in first if seed in other])
+
+    def best(self) -> keras.Model:
+        """The trained plain network, unwrapped: of the best run of the arm with the best mean."""
+        arm = max(self.arms, key=lambda name: self._merit(statistics.mean(self.values(name).values())))
+        values = self.values(arm)
+        return self._load(arm, max(values, key=lambda seed: self._merit(values[seed])))
+
+    def conclusion(self, arm: str) -> str:
+        """One sentence: what follows for this arm, and what does not."""
+        difference = self.difference(arm)
+        mean, seeds = self._signed(difference.mean), difference.seeds
+        interval = f"{self._signed(difference.low)} to {self._signed(difference.high)}"
+        if math.isnan(difference.mean):
+            return f"{arm}: no answer, a training ended in a value that is not a number."
+        if seeds < 2:
+            return f"{arm}: {mean} with the one seed, which can be chance: no answer without more seeds."
+        if not difference.clear:
+            return f"{arm}: no difference that {seeds} seeds can show, {mean} ({interval})."
+        if (difference.mean > 0) == self.larger_is_better:
+            return f"{arm}: better by {mean} ({interval})."
+        return f"{arm}: worse by {mean} ({interval}): train {self.arms[0]}."
+
+    def __rich__(self) -> Group:
+        table = Table(box=box.SIMPLE, title=self._title())
+        for name in ("", "mean ± std", f"to {self.arms[0]}", "95% interval", "time a step", "seeds"):
+            table.add_column(name, justify="right" if name else "left", no_wrap=True)
+        for arm in self.arms:
+            table.add_row(*self._row(arm))
+        sentences = [self.conclusion(arm) for arm in self.arms[1:]]
+        return Group(table, *sentences, self._limits())
+
+    def __str__(self) -> str:
+        text = io.StringIO()
+        Console(file=text, width=100).print(self)
+        return text.getvalue()
+
+    def figure(self) -> Any:
+        """The metric by epoch, a line a run and a thick line for the mean of each arm, as a matplotlib figure."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        axis = figure.subplots()
+        for index, arm in enumerate(self.arms):
+            curves = [run.history[self.metric] for run in self.runs if run.arm == arm]
+            epochs = range(1, len(curves[0]) + 1)
+            for curve in curves:
+                axis.plot(epochs, curve, color=f"C{index}", alpha=0.3, linewidth=0.8)
+            mean = [statistics.mean(values) for values in zip(*curves, strict=True)]
+            axis.plot(epochs, mean, color=f"C{index}", linewidth=2, label=arm)
+        axis.set_xlabel("epoch")
+        axis.set_title(self.metric.removeprefix("val_").replace("_", " ") + " on validation data", loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False)
+        return figure
+
+    def _title(self) -> str:
+        name = self.metric.removeprefix("val_").replace("_", " ")
+        better = "larger" if self.larger_is_better else "smaller"
+        unit = ", %" if self.scale == 100 else ""
+        return f"{name}{unit} on validation data after the last epoch ({better} is better)"
+
+    def _limits(self) -> str:
+        text = "Of other seeds with these data; what is chosen by it needs a test on data kept apart."
+        return f"{text} One interval in twenty leaves out 0 by chance." if len(self.arms) > 2 else text
+
+    def _merit(self, value: float) -> float:
+        if math.isnan(value):
+            return -math.inf
+        return value if self.larger_is_better else -value
+
+    def _row(self, arm: str) -> list[str]:
+        values = list(self.values(arm).values())
+        spread = f" ± {self._plain(statistics.stdev(values))}" if len(values) > 1 else ""
+        cells = [arm, f"{self._plain(statistics.mean(values))}{spread}", "", ""]
+        if arm != self.arms[0]:
+            difference = self.difference(arm)
+            cells[2] = self._signed(difference.mean)
+            if difference.seeds > 1:
+                cells[3] = f"{self._signed(difference.low)} to {self._signed(difference.high)}"
+        return [*cells, f"×{self._seconds(arm) / self._seconds(self.arms[0]):.2f}", str(len(values))]
+
+    def _seconds(self, arm: str) -> float:
+        return statistics.median(run.seconds_per_step for run in self.runs if run.arm == arm)
+
+    def _plain(self, value: float) -> str:
+        return f"{self.scale * value:.1f}" if self.scale == 100 else f"{value:.4g}"
+
+    def _signed(self, value: float) -> str:
+        return f"{self.scale * value:+.1f}" if self.scale == 100 else f"{value:+.3g}"
+
+
+def paired_difference(differences: list[float]) -> Difference:
+    """Mean and 95% interval of differences, one a seed: mean ± t · s/√n, t Student's with n − 1 degrees of freedom."""
+    count = len(differences)
+    mean = statistics.mean(differences)
+    if count < 2:
+        return Difference(mean, math.nan, math.nan, count)
+    half = float(stdtrit(count - 1, 0.975)) * statistics.stdev(differences) / math.sqrt(count)
+    return Difference(mean, mean - half, mean + half, count)
