@@ -41,6 +41,8 @@ def test_values_of_schedules(schedule, steps, expected):
     ("make", "message"),
     [
         (lambda: Ramp(-1.0, steps=4), r"`value` must be a number >= 0. Received: value=-1.0"),
+        (lambda: Ramp(1e308, steps=4), r"Ramp: `value` is used as float32.*Received: value=1e\+308"),
+        (lambda: RampDown(1e-300, begin=0, steps=4), r"RampDown: `value` is used as float32.*Received: value=1e-300"),
         (lambda: Ramp(1.0, steps=0), r"`steps` must be an integer >= 1. Received: steps=0"),
         (lambda: RampDown(1.0, begin=0.5, steps=3), r"`begin` must be an integer >= 0. Received: begin=0.5"),
     ],
@@ -125,6 +127,6 @@ def test_wrapping_consumes_no_random_numbers():
 
     network = small_network()
     before = random.getstate()
-    model = keras_collab.wrap(network)
+    model = keras_collab.wrap(network, keras_collab.recipes.wrong_labels())
     assert random.getstate() == before
     assert len({term.seed for term in model.terms.values()}) == 4

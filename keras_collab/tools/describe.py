@@ -176,10 +176,10 @@ def _unread(graph: Graph, reached: set[int]) -> dict[str, int]:
 
 def _describe_term(term: Term, selection: Selection, graph: Graph, reach: float) -> TermDescription:
     trained = trained_part(selection, graph)
-    frozen = []
-    for part in (*selection.taps, *selection.kernels):
-        if part not in trained.taps and part not in trained.kernels:
-            frozen.append(part.path)
+    frozen = [tap.path for tap in selection.taps if tap not in trained.taps]
+    for kernel in selection.kernels:
+        if not kernel.trainable:
+            frozen.append(kernel.path)
     if selection.head and not trained.head:
         frozen.append(selection.head.path)
     return TermDescription(

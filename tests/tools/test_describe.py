@@ -7,7 +7,7 @@ from helpers import small_data, small_network
 from keras import layers, ops
 
 import keras_collab
-from keras_collab import IntermediateConsistency, KernelSimilarity, OutputConsistency, describe, wrap
+from keras_collab import IntermediateConsistency, KernelSimilarity, OutputConsistency, describe, recipes, wrap
 
 
 def compiled(model, **kwargs):
@@ -17,7 +17,7 @@ def compiled(model, **kwargs):
 
 def test_what_the_four_terms_read(capsys):
     network = small_network()
-    description = describe(wrap(network))
+    description = describe(wrap(network, recipes.wrong_labels()))
     output, intermediate, representation, kernel = description.terms
     assert output.head == "head"
     assert intermediate.taps == {"relu0": (None, 8, 8, 6), "relu1": (None, 4, 4, 8), "relu2": (None, 2, 2, 10)}
@@ -30,6 +30,12 @@ def test_what_the_four_terms_read(capsys):
     assert "frozen" not in printed
     assert "no term reads" not in printed
     assert (description.plain_seconds, description.wrapped_seconds) == (None, None)
+
+
+def test_a_schedule_is_named(capsys):
+    model = wrap(small_network(), [KernelSimilarity(keras_collab.schedules.Ramp(1.0, steps=5))])
+    assert describe(model).terms[0].weight.steps == 5
+    assert "Ramp" in capsys.readouterr().out
 
 
 def count(*layers_):
