@@ -11,6 +11,7 @@ from keras_collab.terms.term import StepTensors, Term
 from keras_collab.tools.balance import Balance, balance
 from keras_collab.tools.compare import compare
 from keras_collab.tools.comparison import Comparison
+from keras_collab.tools.describe import Description, describe
 from keras_collab.tools.diagnose import Diagnosis, diagnose
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "Balance",
     "CollabModel",
     "Comparison",
+    "Description",
     "Diagnosis",
     "IntermediateConsistency",
     "KernelSimilarity",
@@ -29,13 +31,11 @@ __all__ = [
     "StepTensors",
     "Term",
     "balance",
-<<<<<<< HEAD
     "baselines",
-=======
     "callbacks",
     "compare",
->>>>>>> compare
     "datasets",
+    "describe",
     "diagnose",
     "label_noise",
     "models",

@@ -1,18 +1,30 @@
-"""Checks of settings and of what is installed, that say what was received and what was expected."""
+"""Checks of arguments and of installed packages. Each error says what was received and what was expected."""
 
 import importlib
 import math
 import numbers
+import operator
 from typing import Any
 
 INSTALL = "`pip install 'keras-collab[datasets]'`"
 
+# The smallest normal and the largest float32. XLA sets smaller numbers to zero.
+FLOAT32_TINY, FLOAT32_MAX = 2.0**-126, (2.0 - 2.0**-23) * 2.0**127
+
 
 def check_choice(owner: Any, *, choices: tuple[str, ...], **setting: Any) -> Any:
-    """Returns the one setting given by keyword if it is among `choices`."""
+    """Returns the one setting given by keyword if it is among `choices`.
+
+    Raises:
+        TypeError: if it is no string.
+        ValueError: if it is another string.
+    """
     ((name, value),) = setting.items()
+    message = f"{_name(owner)}: `{name}` must be one of {choices}. Received: {name}={value!r}."
+    if not isinstance(value, str):
+        raise TypeError(message)
     if value not in choices:
-        raise ValueError(f"{_name(owner)}: `{name}` must be one of {choices}. Received: {name}={value!r}.")
+        raise ValueError(message)
     return value
 
 
@@ -26,27 +38,58 @@ def check_range(
     whole: bool = False,
     **setting: Any,
 ) -> Any:
-    """Returns the one setting given by keyword if it is a finite number (an integer if `whole`) within the bounds."""
+    """Returns the one setting given by keyword if it is a number within the bounds.
+
+    Args:
+        owner: the function or object that the error names.
+        above, least, most, below: the bounds: `>`, `>=`, `<=` and `<`.
+        whole: whether it must be an integer. Otherwise it must be a number that float32 can hold.
+
+    Raises:
+        ValueError: if it is none.
+    """
     ((name, value),) = setting.items()
-    kind = numbers.Integral if whole else numbers.Real
-    bounds = {">": above, ">=": least, "<=": most, "<": below}
-    stated = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items() if bound is not None)
-    good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-    good = good and (above is None or value > above) and (least is None or value >= least)
-    good = good and (below is None or value < below) and (most is None or value <= most)
+    kind, what = (numbers.Integral, "an integer") if whole else (numbers.Real, "a number")
+    good = isinstance(value, kind) and not isinstance(value, bool)
+    good = good and (whole or math.isfinite(value))
+    limits = []
+    for sign, bound, holds in (
+        (">", above, operator.gt),
+        (">=", least, operator.ge),
+        ("<=", most, operator.le),
+        ("<", below, operator.lt),
+    ):
+        if bound is not None:
+            limits.append(f"{sign} {bound}")
+            good = good and holds(value, bound)
     if not good:
-        what = "an integer" if whole else "a number"
-        raise ValueError(f"{_name(owner)}: `{name}` must be {what} {stated}. Received: {name}={value!r}.")
-    return int(value) if whole else float(value)
+        expected = " ".join([what, " and ".join(limits)]).strip()
+        raise ValueError(f"{_name(owner)}: `{name}` must be {expected}. Received: {name}={value!r}.")
+    if whole:
+        return int(value)
+    if value and not FLOAT32_TINY <= abs(value) <= FLOAT32_MAX:
+        raise ValueError(
+            f"{_name(owner)}: `{name}` is used as float32, which holds 0 and sizes from {FLOAT32_TINY:.2g} to "
+            f"{FLOAT32_MAX:.2g}. Received: {name}={value!r}."
+        )
+    return float(value)
 
 
 def _name(owner: Any) -> str:
-    """Of a function its own, of an object its class's."""
+    """The name of a function, or of the class of an object."""
     return getattr(owner, "__name__", type(owner).__name__)
 
 
 def require(module: str, mend: str) -> Any:
-    """The module, or an error that begins with how to mend that it is missing."""
+    """Imports and returns a module.
+
+    Args:
+        module: its full name.
+        mend: how to install it; the error begins with it.
+
+    Raises:
+        ImportError: if it cannot be imported.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,6 +1,5 @@
-"""Weights that change while training. Any `keras.optimizers.schedules.LearningRateSchedule` works as well."""
+"""Weights that change during training. Any `keras.optimizers.schedules.LearningRateSchedule` works as well."""
 
-import numbers
 from typing import Any
 
 import keras
@@ -9,23 +8,20 @@ from keras import ops
 from keras_collab._checks import check_range
 
 
-class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule whose settings are its constructor's arguments."""
-
-    def get_config(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, numbers.Number | str)}
-
-
 @keras.saving.register_keras_serializable("keras_collab")
-class Ramp(_Schedule):
-    """0 until step `begin`, then linearly up to `value` within `steps` steps, then `value`.
+class Ramp(keras.optimizers.schedules.LearningRateSchedule):
+    """Raises a weight linearly from 0 to `value`.
 
-    Consistency terms are usually ramped up: early on there is nothing worth agreeing on.
+    The weight is 0 until step `begin`, rises within `steps` steps, and stays at `value`. Consistency terms are often
+    ramped up, since the predictions of the first steps are not worth agreeing on.
 
     Args:
-        value: the weight at the end, >= 0.
-        steps: training steps (batches) that the ramp takes, >= 1.
-        begin: training step at which it begins. Defaults to 0.
+        value: float, >= 0. The weight at the end.
+        steps: integer, >= 1. Training steps (batches) that the ramp takes.
+        begin: integer, >= 0. Training step at which it begins. Defaults to 0.
+
+    Raises:
+        ValueError: if an argument is outside its range.
 
     >>> [float(keras_collab.schedules.Ramp(10.0, steps=4)(step)) for step in (0, 1, 4, 9)]
     [0.0, 2.5, 10.0, 10.0]
@@ -39,17 +35,27 @@ class Ramp(_Schedule):
     def __call__(self, step: Any) -> Any:
         return self.value * _progress(step, self.begin, self.steps)
 
+    def get_config(self) -> dict[str, Any]:
+        return {"value": self.value, "steps": self.steps, "begin": self.begin}
+
 
 @keras.saving.register_keras_serializable("keras_collab")
-class RampDown(_Schedule):
-    """`value` until step `begin`, then linearly down to 0 within `steps` steps, then 0.
+class RampDown(keras.optimizers.schedules.LearningRateSchedule):
+    """Lowers a weight linearly from `value` to 0.
 
-    Penalties on kernels are usually ramped down, so that the last epochs serve the task alone.
+    The weight is `value` until step `begin`, falls within `steps` steps, and stays at 0. Penalties on kernels are often
+    ramped down, so that the last epochs serve the task alone.
 
     Args:
-        value: the weight at the beginning, >= 0.
-        begin: training step (batch) at which it starts to fall.
-        steps: training steps that the fall takes, >= 1.
+        value: float, >= 0. The weight at the beginning.
+        begin: integer, >= 0. Training step (batch) at which it starts to fall.
+        steps: integer, >= 1. Training steps that the fall takes.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    >>> [float(keras_collab.schedules.RampDown(8.0, begin=2, steps=4)(step)) for step in (0, 2, 3, 6)]
+    [8.0, 8.0, 6.0, 0.0]
     """
 
     def __init__(self, value: float, begin: int, steps: int):
@@ -60,6 +66,10 @@ class RampDown(_Schedule):
     def __call__(self, step: Any) -> Any:
         return self.value * (1.0 - _progress(step, self.begin, self.steps))
 
+    def get_config(self) -> dict[str, Any]:
+        return {"value": self.value, "begin": self.begin, "steps": self.steps}
+
 
 def _progress(step: Any, begin: int, steps: int) -> Any:
+    """The share of the ramp that is over at `step`, in [0, 1]."""
     return ops.clip((ops.cast(step, "float32") - begin) / steps, 0.0, 1.0)

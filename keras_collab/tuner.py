@@ -7,67 +7,63 @@
 """
 
 import inspect
-import json
-import numbers
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_collab._checks import require
-from keras_collab.collab_model import CollabModel, default_terms, wrap
+from keras_collab.collab_model import CollabModel, wrap
+from keras_collab.recipes import wrong_labels
 from keras_collab.terms.term import Term
 from keras_collab.tools.balance import RANGE
 from keras_collab.tools.balance import balance as balance_weights
 
 keras_tuner: Any = require("keras_tuner", "`keras_collab.tuner` needs keras-tuner: `pip install 'keras-collab[tuner]'`")
 
-_TunerCallback = require("keras_tuner.src.engine.tuner_utils", "keras-tuner 1.4 has it").TunerCallback
+Values = tuple[float, float] | list[Any]  # A range, or choices.
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-EXECUTIONS = "executions.jsonl"
 
 
 def compile_with_adam(hp: Any, model: keras.Model) -> None:
-    """Adam with Keras' own settings, cross-entropy of integer labels, accuracy."""
+    """Compiles a model with Adam, cross-entropy of integer labels, and accuracy."""
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
 class CollabHyperModel(keras_tuner.HyperModel):
-    """A hypermodel of a network that its own parts teach: searches the terms' weights, and more if asked to.
+    """A hypermodel of wrapped networks: searches the weights of their terms, and more on demand.
 
-    The weights are hyperparameters `<term>_weight` on a logarithmic scale. Each trial's directory keeps a line of every
-    execution's history in `executions.jsonl`, since keras-tuner itself keeps their mean only; a trial that was stopped
-    and begun again has the lines of its first attempt before them.
+    The weights are hyperparameters `<term>_weight` on a logarithmic scale.
 
-    Weights are variables: on JAX, trials that differ in them alone compile once, if the environment variable
+    The objective must measure the task alone: `val_accuracy`, `val_loss`, or another metric of yours. `loss` is not
+    shown to the tuner, since it holds the weighted terms and lower weights would lower it.
+
+    Weights are variables. On JAX, trials that differ in them alone compile once, if the environment variable
     JAX_COMPILATION_CACHE_DIR names a directory.
 
-    The objective must be one of the task alone, such as `val_accuracy`, which it is if the tuner is given none, or
-    `val_loss`: `loss` holds the weighted terms, and would be lowered by lowering their weights.
-
     Args:
-        build_network: makes the network of a trial, from the hyperparameters if its first argument has no
-            default.
-        terms: the terms, as patterns; each trial gets its own of the same settings. Defaults to all four. `[]` searches
-            the plain network, as a control.
-        data: training data to measure on, as `keras_collab.balance` takes them; needed if `balance`.
-        batch_size: samples in a batch of `data`; give that of the training to come.
-        balance: whether the ranges of the weights are those that `keras_collab.balance` finds on a fresh network, with
-            the hyperparameters' defaults. Otherwise they go from a tenth of the terms' own weights to ten times these.
-        settings: other hyperparameters, `"term.argument"` to either a range `(low, high)`, searched on a logarithmic
-            scale, or a list of choices: `{"output_consistency.temperature": (1.0, 8.0)}`.
-        choose_terms: whether a trial may leave terms out.
-        compile: compiles the wrapped model, `compile(hp, model)`; a place for the optimizer's hyperparameters. Defaults
-            to Adam, cross-entropy of integer labels, and accuracy.
+        build_network: function that returns the network of a trial. It is given the hyperparameters if its first
+            argument has no default.
+        terms: the terms. Each trial gets new ones of the same settings. Defaults to all four. `[]` searches the plain
+            network, as a control.
+        data: training data to measure on, as `keras_collab.balance` takes them. Required if `balance`.
+        batch_size: integer, >= 1. Samples in a batch of `data`; give that of the training. Defaults to 32.
+        balance: whether the ranges of the weights are measured, by `keras_collab.balance` on a fresh network with the
+            hyperparameters' defaults. Otherwise they go from a tenth of the terms' own weights to ten times these.
+            Defaults to True.
+        settings: other hyperparameters. Maps `"term.argument"` to a range `(low, high)`, searched on a logarithmic
+            scale, or to a list of choices: `{"output_consistency.temperature": (1.0, 8.0)}`.
+        choose_terms: whether a trial may leave terms out. Defaults to False.
+        compile: function `compile(hp, model)` that compiles the wrapped model, with hyperparameters of the optimizer if
+            it defines any. Defaults to Adam, cross-entropy of integer labels, and accuracy.
+        name: name of the hypermodel.
+        tunable: whether the hyperparameters join the search space. Defaults to True.
 
     Raises:
         ValueError: if `balance` has no data, or a setting is none of a term's arguments.
-        keras_tuner.errors.FailedTrialError: if a network cannot be wrapped; a search warns, and goes on.
-        keras_tuner.errors.FatalValueError: if the objective holds the weighted terms; a search ends.
+        keras_tuner.errors.FailedTrialError: if a network cannot be wrapped; the search warns and goes on.
     """
 
     def __init__(
@@ -78,7 +74,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
         data: Any = None,
         batch_size: int = 32,
         balance: bool = True,
-        settings: Mapping[str, tuple[float, float] | list[Any]] | None = None,
+        settings: Mapping[str, Values] | None = None,
         choose_terms: bool = False,
         compile: Callable[[Any, keras.Model], None] = compile_with_adam,
         name: str | None = None,
@@ -86,24 +82,25 @@ class CollabHyperModel(keras_tuner.HyperModel):
     ):
         super().__init__(name=name, tunable=tunable)
         self.build_network = build_network
-        self.terms = default_terms() if terms is None else list(terms)
+        self.terms = wrong_labels() if terms is None else list(terms)
         self.settings = dict(settings or {})
         self.choose_terms = choose_terms
         self.compile = compile
         self._check_settings()
-        if not balance or not self.terms:
-            self.ranges = {term.name: _around(term) for term in self.terms}
-        elif data is None:
-            raise ValueError(
-                "CollabHyperModel measures the ranges of the weights on data, and has none. Give data=(x, y), or "
-                "balance=False for ranges around the terms' own weights."
-            )
-        else:
-            self.ranges = self._measured(data, batch_size)
+        self.ranges = {term.name: _range_around(_number(term)) for term in self.terms}
+        if balance and self.terms:
+            if data is None:
+                raise ValueError(
+                    "CollabHyperModel measures the ranges of the weights on data, and has none. Give data=(x, y), or "
+                    "balance=False for ranges around the terms' own weights."
+                )
+            self.ranges.update(self._measured_ranges(data, batch_size))
 
     def _check_settings(self) -> None:
-        known = {f"{term.name}.{argument}" for term in self.terms for argument in term.get_config()}
-        known -= {f"{term.name}.{argument}" for term in self.terms for argument in ("name", "weight")}
+        known = set()
+        for term in self.terms:
+            for argument in term.get_config().keys() - {"name", "weight"}:
+                known.add(f"{term.name}.{argument}")
         for setting, values in self.settings.items():
             if setting not in known:
                 raise ValueError(f"There is no setting {setting!r} to search. Settings: {', '.join(sorted(known))}.")
@@ -113,84 +110,72 @@ class CollabHyperModel(keras_tuner.HyperModel):
                     f"Received: {setting}={values!r}."
                 )
 
-    def _measured(self, data: Any, batch_size: int) -> dict[str, tuple[float, float]]:
+    def _measured_ranges(self, data: Any, batch_size: int) -> dict[str, tuple[float, float]]:
         hp = keras_tuner.HyperParameters()
         terms = [_copy(term, weight=_number(term)) for term in self.terms]
         model = wrap(self._network(hp), terms)
         self.compile(hp, model)
-        found = balance_weights(model, data, batch_size=batch_size, verbose=False).ranges
-        return {term.name: found.get(term.name, _around(term)) for term in self.terms}
+        return balance_weights(model, data, batch_size=batch_size, verbose=False).ranges
 
     def _network(self, hp: Any) -> keras.Model:
-        first = next(iter(inspect.signature(self.build_network).parameters.values()), None)
-        takes = first is not None and first.kind in _POSITIONAL and first.default is inspect.Parameter.empty
-        return self.build_network(hp) if takes else self.build_network()
+        parameters = list(inspect.signature(self.build_network).parameters.values())
+        if parameters and parameters[0].kind in _POSITIONAL and parameters[0].default is inspect.Parameter.empty:
+            return self.build_network(hp)
+        return self.build_network()
 
     def build(self, hp: Any) -> CollabModel:
-        """The wrapped and compiled model of these hyperparameters."""
-        network, terms = self._network(hp), [self._term(hp, term) for term in self.terms]
+        """Returns the wrapped and compiled model of these hyperparameters."""
+        network = self._network(hp)
+        terms = []
+        for term in self.terms:
+            if not self.choose_terms:
+                terms.append(self._tuned(hp, term))
+            elif hp.Boolean(term.name, default=True):
+                with hp.conditional_scope(term.name, [True]):
+                    terms.append(self._tuned(hp, term))
         try:
-            model = wrap(network, [term for term in terms if term is not None])
+            model = wrap(network, terms)
         except (TypeError, ValueError) as error:
             message = f"A network of the search cannot be wrapped: {error}"
-            warnings.warn(message, stacklevel=2)  # A search only notes down why a trial failed.
+            warnings.warn(message, stacklevel=2)  # keras-tuner only notes in a file why a trial failed (1.4.8).
             raise keras_tuner.errors.FailedTrialError(message) from error
         self.compile(hp, model)
-        if not model.optimizer.built:  # So that `get_best_models` restores its state too, and Keras does not warn.
+        if not model.optimizer.built:  # `get_best_models` loads its state, and Keras would warn (3.15).
             model.optimizer.build(model.trainable_variables)
         return model
 
-    def _term(self, hp: Any, term: Term) -> Term | None:
-        if not self.choose_terms:
-            return self._tuned(hp, term)
-        if not hp.Boolean(term.name, default=True):
-            return None
-        with hp.conditional_scope(term.name, [True]):
-            return self._tuned(hp, term)
-
     def _tuned(self, hp: Any, term: Term) -> Term:
+        """A new term whose weight and settings are those of a trial."""
         low, high = self.ranges[term.name]
-        tuned = {"weight": hp.Float(f"{term.name}_weight", low, high, sampling="log", default=(low * high) ** 0.5)}
+        weight = hp.Float(f"{term.name}_weight", low, high, sampling="log", default=_middle(low, high))
+        tuned = {"weight": weight}
         for setting, values in self.settings.items():
             owner, _, argument = setting.rpartition(".")
             if owner == term.name:
-                name, default = f"{term.name}_{argument}", term.get_config()[argument]
-                if isinstance(values, list):
-                    tuned[argument] = hp.Choice(name, values, default=default if default in values else values[0])
-                else:
-                    inside = isinstance(default, int | float) and values[0] <= default <= values[1]
-                    tuned[argument] = hp.Float(
-                        name, *values, sampling="log", default=default if inside else (values[0] * values[1]) ** 0.5
-                    )
+                tuned[argument] = _choose(hp, f"{owner}_{argument}", values, term.get_config()[argument])
         return _copy(term, **tuned)
 
     def fit(self, hp: Any, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
-        """Trains a model of a search and keeps its history in the directory of the trial."""
-        searching = next((c for c in kwargs.get("callbacks") or [] if isinstance(c, _TunerCallback)), None)
-        if searching is None:
-            return super().fit(hp, model, *args, **kwargs)
-        objective = searching.tuner.oracle.objective
-        self._check_objective(objective)
-        if objective.name == "default_objective":
-            for saver in (c for c in kwargs["callbacks"] if getattr(c, "objective", None) is objective):
-                saver.objective, saver.best_value = keras_tuner.Objective("val_accuracy", "max"), -np.inf
+        """Trains the model of a trial and returns its history without the column `loss`."""
         history = super().fit(hp, model, *args, **kwargs)
-        folder = Path(searching.tuner.get_trial_dir(searching.trial.trial_id))
-        _record(folder / EXECUTIONS, hp, history.history)
-        if objective.name == "default_objective":
-            return -float(np.nanmax(history.history["val_accuracy"]))
+        # A search for the lowest `loss` would find the lowest weights. Without the column it fails at once.
+        del history.history["loss"]
         return history
 
-    def _check_objective(self, objective: Any) -> None:
-        names = [single.name for single in getattr(objective, "objectives", [objective])]
-        columns = {"loss", *(name for term in self.terms for name in (term.name, f"{term.name}_weight"))}
-        for name in names:
-            if name in columns:
-                raise keras_tuner.errors.FatalValueError(
-                    f"The objective {name!r} holds the terms that the search weighs: it would be won by the lowest "
-                    "weights. Choose one of the task, such as objective='val_accuracy' or "
-                    "keras_tuner.Objective('val_loss', 'min')."
-                )
+
+def _choose(hp: Any, name: str, values: Values, default: Any) -> Any:
+    """A hyperparameter with the term's own setting as its default, where that is among the values."""
+    if isinstance(values, list):
+        return hp.Choice(name, values, default=default if default in values else values[0])
+    low, high = values
+    if not isinstance(default, int | float) or not low <= default <= high:
+        default = _middle(low, high)
+    return hp.Float(name, low, high, sampling="log", default=default)
+
+
+def _middle(low: float, high: float) -> float:
+    """The middle of a range on a logarithmic scale."""
+    return float((low * high) ** 0.5)
 
 
 def _copy(term: Term, **changes: Any) -> Term:
@@ -198,16 +183,10 @@ def _copy(term: Term, **changes: Any) -> Term:
 
 
 def _number(term: Term) -> float:
-    weight = term.weight
-    return float(weight) if isinstance(weight, numbers.Real) else 1.0
+    """The weight of a term; 1 if it is a schedule or 0."""
+    weight: Any = term.weight
+    return 1.0 if term.scheduled else float(weight) or 1.0
 
 
-def _around(term: Term) -> tuple[float, float]:
-    weight = _number(term) or 1.0
+def _range_around(weight: float) -> tuple[float, float]:
     return weight / RANGE, weight * RANGE
-
-
-def _record(path: Path, hp: Any, history: Mapping[str, Sequence[Any]]) -> None:
-    columns = {name: [float(value) for value in values] for name, values in history.items()}
-    with path.open("ab", buffering=0) as file:  # One write: a kill leaves a whole line or none.
-        file.write(json.dumps({"values": hp.values, "history": columns}).encode() + b"\n")

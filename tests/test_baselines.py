@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_data, small_network
+from helpers import small_data, small_network
 from keras import layers, ops
 
 from keras_collab import baselines, wrap

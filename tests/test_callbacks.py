@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import small_data, small_network
+from helpers import small_data, small_network
 
 import keras_collab
 from keras_collab.callbacks import Backup

@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import small_data, small_network, twin, zero_weights
+from helpers import small_data, small_network, twin, zero_weights
 from keras import layers, ops
 
 import keras_collab

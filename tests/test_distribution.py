@@ -13,7 +13,7 @@ BACKEND = keras.backend.backend()
 COMMON = """
 import sys; sys.path.insert(0, TESTS)
 import keras, numpy as np, keras_collab
-from conftest import small_data, small_network
+from helpers import small_data, small_network
 
 x, y = small_data(samples=28)
 

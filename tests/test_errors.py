@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from conftest import small_data, small_network
+from helpers import small_data, small_network
 from keras import layers
 
 import keras_collab

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_collab import NetworkReader, OutputConsistency, Selection, Term, wrap
+from keras_collab import NetworkReader, OutputConsistency, Selection, Term, describe, wrap
 from keras_collab.network.head import read_head
 
 BACKEND = keras.backend.backend()
@@ -128,7 +128,7 @@ def test_network_with_a_dot_in_its_name():
     network = keras.applications.MobileNetV2(alpha=0.35, input_shape=(32, 32, 3), weights=None, classes=4)
     assert network.name == "mobilenetv2_0.35_32"
     model = wrap(network, [OutputConsistency()])
-    assert model.describe(verbose=False).terms[0].head == "predictions"
+    assert describe(model, verbose=False).terms[0].head == "predictions"
     assert model.terms["output_consistency"].selection.head.size == 1280
 
 

@@ -20,6 +20,16 @@ def test_symmetric(inclusive, expected):
     np.testing.assert_allclose(wrong_as[1:] / wrong_as.sum(), 1 / 9, atol=0.01)  # All other classes alike.
 
 
+@pytest.mark.parametrize("inclusive", [True, False])
+def test_a_narrow_dtype_holds_all_its_classes(inclusive):
+    labels = np.arange(256, dtype="uint8").repeat(40)
+    noisy = symmetric(labels, 1.0, 256, inclusive=inclusive)
+    assert noisy.labels.dtype == "uint8"
+    assert set(noisy.labels) == set(range(256))
+    expected = 255 / 256 if inclusive else 1.0
+    assert noisy.rate == pytest.approx(expected, abs=0.005)
+
+
 def test_asymmetric_turns_only_what_is_easily_taken_for_another():
     noisy = asymmetric(LABELS, 0.4)
     turned = {(int(a), int(b)) for a, b in zip(LABELS[noisy.wrong], noisy.labels[noisy.wrong], strict=True)}
@@ -59,10 +69,13 @@ def test_memorization():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: symmetric(LABELS, 1.5, 10), r"share in \[0, 1\]. Received: rate=1.5"),
+        (lambda: symmetric(LABELS, 1.5, 10), r"symmetric: `rate` must be a number >= 0 and <= 1. Received: rate=1.5"),
         (lambda: symmetric(LABELS, float("nan"), 10), r"Received: rate=nan"),
         (lambda: symmetric(LABELS, 0.5, 9), r"0 to 8 for classes=9. Received: 0 to 9"),
         (lambda: pair_flip(np.eye(10)[LABELS], 0.5, 10), r"argmax"),
+        (lambda: symmetric(np.zeros(9, "uint8"), 0.5, 300), r"classes 0 to 299. Received: uint8, which ends at 255"),
+        (lambda: pair_flip(np.zeros(9, "int8"), 0.5, 129), r"classes 0 to 128. Received: int8, which ends at 127"),
+        (lambda: symmetric(LABELS, 0.5, 1), r"`classes` must be an integer >= 2. Received: classes=1"),
         (lambda: asymmetric(LABELS % 5, 0.4, 5), r"into other ones.*Give the pairs"),
         (lambda: asymmetric(LABELS, 0.4, 10, pairs={1: 1}), r"into other ones"),
     ],

@@ -46,3 +46,20 @@ def test_digits_and_fashion_mnist_are_not_too_small(make, side):
     network = make((side, side, 1), 10, width=4)
     assert network(np.zeros((2, side, side, 1), "float32")).shape == (2, 10)
     assert len(keras_collab.wrap(network).terms["representation_similarity"].selection.taps) >= 3
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (models.resnet8, {"classes": ("cat", "dog", "fox", "owl")}, r"resnet8: `classes` must be the number.*4 names"),
+        (models.vgg16, {"classes": ["cat"]}, r"vgg16: .* Give their number, classes=1"),
+        (models.resnet18, {"classes": 10.0}, r"resnet18: `classes` must be an integer >= 1. Received: classes=10.0"),
+        (models.resnet20, {"input_shape": (32, 32)}, r"resnet20: `input_shape` must be \(height, width, channels\)"),
+        (models.resnet10, {"input_shape": (32, None, 3)}, r"resnet10: `input_shape` must be an integer >= 1"),
+        (models.resnet14, {"width": 0}, r"resnet14: `width` must be an integer >= 1. Received: width=0"),
+        (models.vgg16, {"dropout": 1.0}, r"vgg16: `dropout` must be a number >= 0 and < 1. Received: dropout=1.0"),
+    ],
+)
+def test_bad_input(make, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(**arguments)

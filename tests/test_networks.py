@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_collab import NetworkReader, OutputConsistency, Selection, Term, wrap
+from keras_collab import NetworkReader, OutputConsistency, Selection, Term, describe, wrap
 
 BACKEND = keras.backend.backend()
 SAMPLES = 6
@@ -328,7 +328,7 @@ def arrays(weights):
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 def test_reads(make):
     case = make()
-    terms = {term.name: term for term in wrap(case.network).describe(verbose=False).terms}
+    terms = {term.name: term for term in describe(wrap(case.network), verbose=False).terms}
     assert list(terms["intermediate_consistency"].taps) == case.taps
     assert list(terms["representation_similarity"].taps) == case.taps
     assert terms["output_consistency"].head == case.head
@@ -440,7 +440,7 @@ def test_is_the_network(make):
 
 def test_shapes_of_taps_in_a_network_of_open_size():
     fixed, free = (
-        wrap(make().network).describe(verbose=False).terms[1].taps for make in (backbone_of_open_size, open_size)
+        describe(wrap(make().network), verbose=False).terms[1].taps for make in (backbone_of_open_size, open_size)
     )
     assert fixed == {"backbone/out1": (None, 8, 8, 6), "backbone/out2": (None, 4, 4, 6)}
     assert free == {"backbone/out1": (None, 224, 224, 6), "backbone/out2": (None, 112, 112, 6)}

@@ -6,7 +6,7 @@ import keras
 import pytest
 from keras import layers
 
-from keras_collab import KernelSimilarity, NetworkReader, RepresentationSimilarity, Selection, wrap
+from keras_collab import KernelSimilarity, NetworkReader, RepresentationSimilarity, Selection, describe, wrap
 
 
 def branch(name):
@@ -83,7 +83,7 @@ def test_layers_of_the_same_name_train_together():
     names = [layer.name for layer in network._flatten_layers()]
     model = wrap(network, [RepresentationSimilarity(layers=r"(left|right)/relu"), KernelSimilarity()])
     assert [layer.name for layer in network._flatten_layers()] == names
-    description = model.describe(verbose=False)
+    description = describe(model, verbose=False)
     assert list(description.terms[0].taps) == ["left/relu", "right/relu"]
 
 

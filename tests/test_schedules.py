@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_data, small_network
+from helpers import small_data, small_network
 
 import keras_collab
 from keras_collab.schedules import Ramp, RampDown

@@ -5,7 +5,7 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
-from conftest import small_data, small_network
+from helpers import small_data, small_network
 from keras import layers, ops
 
 import keras_collab

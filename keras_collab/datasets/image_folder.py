@@ -8,12 +8,18 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_collab._checks import INSTALL, require
 from keras_collab.datasets.dataset import Dataset, Split
+
+Reader = Callable[[str], bytes]
+
+_LAYOUT = "train/CLASS/*.jpg and test/CLASS/*.jpg (or .jpeg, .png)"
+_MAX_BYTES = 2**28  # Of one file, also of one that a zip has compressed.
 
 # What Pillow raises at a file that is no image, and zipfile at a member that is damaged or encrypted.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -28,13 +34,19 @@ def image_folder(
     flip: bool = True,
     skip_unreadable: bool = False,
 ) -> Dataset:
-    """Images of one size in a folder or zip, `train/CLASS/*.jpg` and `test/CLASS/*.jpg` (or .jpeg, .png), read as RGB.
+    """Reads images of one size from a folder or zip of class folders, as RGB.
+
+    The layout is `train/CLASS/*.jpg` and `test/CLASS/*.jpg` (or .jpeg, .png).
 
     Args:
         path: the folder or zip. Its name is the name of the data set.
         subset, validation, seed: which training images; see the module.
-        flip: whether a mirrored image still shows its class.
-        skip_unreadable: whether an image that cannot be read is left out, with a warning, or an error.
+        flip: whether a mirrored image still shows its class. Defaults to True.
+        skip_unreadable: whether an image that cannot be read is left out with a warning. Otherwise it is an error. A
+            link that leaves the folder, a device or a pipe cannot be read. Defaults to False.
+
+    Returns:
+        A `Dataset` with images `(n, height, width, 3)`.
 
     Raises:
         FileNotFoundError: if there is nothing at `path`.
@@ -43,74 +55,136 @@ def image_folder(
         ImportError: if Pillow is not installed.
     """
     path = Path(path)
-    with _opened(path) as (names, read):
-        splits = _class_folders(path, names)
-        train, test = (_read_images(path, split, splits[split], read, skip_unreadable) for split in ("train", "test"))
-    classes = tuple(sorted(splits["train"]))
+    with _open(path) as (names, read):
+        folders = _class_folders(path, names)
+        train = _read_images(path, "train", folders["train"], read, skip_unreadable)
+        test = _read_images(path, "test", folders["test"], read, skip_unreadable)
+    classes = tuple(sorted(folders["train"]))
     return Dataset(path.stem, train, train[:0], test, classes, flip=flip).cut(subset, validation, seed)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
-    """The names in a folder or zip, such as `train/cat/` and `train/cat/1.jpg`, and what reads one of them."""
+def _open(path: Path) -> Iterator[tuple[list[str], Reader]]:
+    """The names in a folder or zip, such as `train/cat/` and `train/cat/1.jpg`, and a function that reads one."""
     if path.is_dir():
-        folders = [f"{folder.relative_to(path).as_posix()}/" for folder in path.glob("*/*/")]
-        files = [file.relative_to(path).as_posix() for file in path.glob("*/*/*")]
-        yield folders + files, lambda name: (path / name).read_bytes()
+        yield _folder_names(path), lambda name: _read_file(path, name)
         return
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is no folder and no complete zip: {error}. Copy or download it again.") from error
     with archive:
-        yield archive.namelist(), archive.read
+        yield archive.namelist(), lambda name: _read_member(archive, name)
+
+
+def _folder_names(path: Path) -> list[str]:
+    names = []
+    for pattern in ("*", "*/*", "*/*/*"):
+        for file in path.glob(pattern):
+            name = file.relative_to(path).as_posix()
+            names.append(f"{name}/" if file.is_dir() else name)
+    return names
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    file = folder / name
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise OSError("it is a link that leaves the folder")
+    if not file.is_file():  # Opening a pipe would wait for somebody who writes to it.
+        raise OSError("it is no regular file")
+    _check_size(file.stat().st_size)
+    return file.read_bytes()
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    _check_size(archive.getinfo(name).file_size)
+    return archive.read(name)
+
+
+def _check_size(size: int) -> None:
+    if size > _MAX_BYTES:
+        raise OSError(f"it has {size:,} bytes, more than {_MAX_BYTES:,}")
 
 
 def _class_folders(path: Path, names: list[str]) -> dict[str, dict[str, list[str]]]:
     """The names of the images by split and class."""
     folders: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
     for name in sorted(names):
-        match name.split("/"):
-            case ["train" | "test" as split, label, file] if not label.startswith(".") and not file.startswith("."):
-                images = folders[split].setdefault(label, [])
-                images += [name] if file.lower().endswith((".jpg", ".jpeg", ".png")) else []
+        parts = name.split("/")
+        if len(parts) != 3 or parts[0] not in folders:
+            continue
+        split, label, file = parts
+        if label.startswith(".") or file.startswith("."):
+            continue
+        images = folders[split].setdefault(label, [])
+        if file.lower().endswith((".jpg", ".jpeg", ".png")):
+            images.append(name)
+    if not folders["train"] and not folders["test"]:
+        raise ValueError(f"{path} must hold {_LAYOUT}. Received: {_summary(names)}. Move the images so.")
     single = sorted(folders["train"].keys() ^ folders["test"].keys())
-    if not folders["train"] or single:
+    if single:
         raise ValueError(
-            f"{path} must hold train/CLASS/*.jpg and test/CLASS/*.jpg (or .jpeg, .png), both with all classes. "
-            f"Received: {names[:3]} and so on; not in both: {single}."
+            f"{path} must hold {_LAYOUT}, both with all classes. Received: {_summary(names)}; not in both: {single}."
         )
     return folders
 
 
-def _read_images(
-    path: Path, split: str, folders: dict[str, list[str]], read: Callable[[str], bytes], skip: bool
-) -> Split:
+def _summary(names: list[str]) -> str:
+    """The first names, and how many images there are by folder."""
+    counts: dict[str, int] = {}
+    for name in names:
+        if name.lower().endswith((".jpg", ".jpeg", ".png")):
+            folder = name.rpartition("/")[0] or "the folder itself"
+            counts[folder] = counts.get(folder, 0) + 1
+    if not counts:
+        return f"no images, but {sorted(names)[:3]} and so on" if names else "an empty folder"
+    shown = []
+    for folder in sorted(counts)[:4]:
+        shown.append(f"{counts[folder]} images in {folder}")
+    more = f" and {len(counts) - 4} more folders" if len(counts) > 4 else ""
+    return ", ".join(shown) + more
+
+
+def _read_images(path: Path, split: str, folders: dict[str, list[str]], read: Reader, skip: bool) -> Split:
     pillow = require("PIL.Image", f"Reading image files needs Pillow: {INSTALL}")
+    unreadable = (*_UNREADABLE, pillow.DecompressionBombError, pillow.DecompressionBombWarning)
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
-    unreadable: list[str] = []
-    classes = sorted(folders)
-    for label, name in [(label, name) for label, folder in enumerate(classes) for name in folders[folder]]:
-        try:
-            picture = pillow.open(io.BytesIO(read(name)))
-            if picture.mode[0] in "IF":  # Pillow 13 converts 16 bits to RGB by clipping at 255.
-                raise ValueError("it has more than 8 bits a channel")
-            image = np.asarray(picture.convert("RGB"))
-        except _UNREADABLE as error:
-            if not skip:
-                mend = "Replace it, or leave such images out with `skip_unreadable=True`"
-                raise ValueError(f"{path}: cannot read image '{name}': {error}. {mend}.") from error
-            unreadable.append(name)
-            continue
-        if images and image.shape != images[0].shape:
-            sizes = f"{image.shape[:2]} after {images[0].shape[:2]}"
-            raise ValueError(f"{path}: images must have one size. Received: '{name}' with {sizes}. Resize them first.")
-        images.append(image)
-        labels.append(label)
-    if unreadable:
-        warnings.warn(f"{path}: left out {len(unreadable)} unreadable images: {unreadable[:5]}.", stacklevel=4)
-    empty = sorted(set(classes) - {classes[label] for label in labels})
+    left_out: list[str] = []
+    for label, folder in enumerate(sorted(folders)):
+        for name in folders[folder]:
+            try:
+                picture = _open_image(pillow, read(name))
+                size = (picture.height, picture.width)
+                expected = images[0].shape[:2] if images else size
+                pixels = np.asarray(picture.convert("RGB")) if size == expected else None
+            except unreadable as error:
+                if not skip:
+                    mend = "Replace it, or leave such images out with `skip_unreadable=True`"
+                    raise ValueError(f"{path}: cannot read image '{name}': {error}. {mend}.") from error
+                left_out.append(name)
+                continue
+            if pixels is None:
+                raise ValueError(
+                    f"{path}: images must have one size. Received: '{name}' with {size} after {expected}. Resize them "
+                    "first."
+                )
+            images.append(pixels)
+            labels.append(label)
+    if left_out:
+        warnings.warn(f"{path}: left out {len(left_out)} unreadable images: {left_out[:5]}.", stacklevel=3)
+    empty = [folder for label, folder in enumerate(sorted(folders)) if label not in labels]
     if empty:
         raise ValueError(f"{path}: no images in class folders {empty} of {split}. Fill them, or remove these classes.")
     return Split(np.stack(images), np.array(labels, "int32"))
+
+
+def _open_image(pillow: Any, content: bytes) -> Any:
+    """An image of which only the header was read."""
+    with warnings.catch_warnings():
+        # Pillow 13 warns above 89 million pixels, and raises above twice as many.
+        warnings.simplefilter("error", pillow.DecompressionBombWarning)
+        picture = pillow.open(io.BytesIO(content))
+    if picture.mode[0] in "IF":  # Pillow 13 converts 16 bits to RGB by clipping at 255.
+        raise ValueError("it has more than 8 bits a channel")
+    return picture

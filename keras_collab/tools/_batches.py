@@ -1,44 +1,81 @@
-"""The first batches of whatever `fit` takes, as NumPy arrays: for what is measured, not trained."""
+"""The first batches of data, as NumPy arrays: for measurements."""
 
-from collections.abc import Iterator
-from typing import Any
+import numbers
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 import numpy as np
 from keras import ops, tree
 from numpy.typing import NDArray
 
+from keras_collab._checks import check_range
 
-def first_batches(data: Any, count: int, size: int) -> Iterator[tuple[Any, Any, Any]]:
+Batch = tuple[Any, Any, Any]  # x, y and sample_weight; None for what the data lack.
+
+
+@runtime_checkable
+class _Array(Protocol):
+    """An array of any library: NumPy, TensorFlow, JAX, torch, pandas."""
+
+    def __array__(self) -> Any: ...
+
+
+def check_batches(owner: Any, batches: Any) -> int:
+    """Returns the number of batches if it is an integer >= 1.
+
+    Raises:
+        TypeError: if it is no number at all, such as labels that were not put into a tuple with `x`.
+        ValueError: if it is another number.
+    """
+    if not isinstance(batches, numbers.Number):
+        raise TypeError(
+            f"{owner.__name__}: `batches` must be an integer >= 1. Received an object of type "
+            f"{type(batches).__name__}. Give arrays in one tuple: {owner.__name__}(model, (x, y))."
+        )
+    return int(check_range(owner, batches=batches, least=1, whole=True))
+
+
+def first_batches(owner: Any, data: Any, count: int, size: int | None) -> Iterator[Batch]:
     """Batches `(x, y, sample_weight)` of NumPy arrays, None for what the data lack.
 
     Args:
-        data: arrays `x`, or a tuple of arrays, or what gives batches: a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
-            torch `DataLoader`. Arrays are drawn from in random order, always the same, since they are often sorted by
-            class.
+        owner: the function that the errors name.
+        data: arrays `x`, or a tuple of arrays, or an iterable of batches: a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, a torch `DataLoader`. Arrays are drawn from in a random order, always the same,
+            since they are often sorted by class.
         count: batches, at most.
-        size: samples in a batch of arrays; the last may be smaller.
+        size: samples in a batch of arrays; the last may be smaller. None for one batch of all, in their own order.
 
     Raises:
+        TypeError: if the data are neither arrays nor batches.
         ValueError: if arrays do not have the same number of samples.
     """
-    if isinstance(data, dict) or hasattr(data, "ndim"):  # Arrays of any library; all else gives batches.
+    if isinstance(data, str | os.PathLike) or not isinstance(data, _Array | Iterable):
+        raise TypeError(
+            f"{owner.__name__}: data must be arrays, x or (x, y), or batches of them. Received: {data!r} (of type "
+            f"{type(data).__name__}). Read images in folders by keras.utils.image_dataset_from_directory(...)."
+        )
+    if isinstance(data, _Array | dict):
         data = (data,)
-    found: Any
-    if isinstance(data, tuple | list):
-        arrays = tuple(tree.map_structure(_numpy, part) for part in data if part is not None)
-        lengths = {len(array) for array in tree.flatten(arrays)}
-        if len(lengths) > 1:
-            raise ValueError(f"Data must have the same number of samples in all arrays. Received: {sorted(lengths)}.")
-        order = np.random.default_rng(0).permutation(max(lengths, default=0))
-        chosen = (order[at : at + size] for at in range(0, len(order), size))
-        found = (tree.map_structure(lambda array, rows=rows: array[rows], arrays) for rows in chosen)
-    elif isinstance(data, keras.utils.PyDataset):
-        found = (data[index] for index in range(len(data)))
-    else:
-        found = iter(data)
-    for _, batch in zip(range(count), found, strict=False):
+    batches = _array_batches(data, size) if isinstance(data, tuple | list) else data
+    for _, batch in zip(range(count), batches, strict=False):
         yield keras.utils.unpack_x_y_sample_weight(tree.map_structure(_numpy, batch))
+
+
+def _array_batches(data: tuple[Any, ...] | list[Any], size: int | None) -> Iterator[tuple[Any, ...]]:
+    arrays = tree.map_structure(_numpy, tuple(part for part in data if part is not None))
+    lengths = {len(array) for array in tree.flatten(arrays)}
+    if len(lengths) > 1:
+        raise ValueError(f"Data must have the same number of samples in all arrays. Received: {sorted(lengths)}.")
+    if size is None:
+        yield arrays
+        return
+    order = np.random.default_rng(0).permutation(max(lengths, default=0))
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        yield tree.map_structure(lambda array, rows=rows: array[rows], arrays)
 
 
 def _numpy(array: Any) -> NDArray[Any]:

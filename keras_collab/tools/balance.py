@@ -15,21 +15,22 @@ from rich.table import Table
 
 from keras_collab._checks import check_range
 from keras_collab.collab_model import CollabModel
-from keras_collab.tools._batches import first_batches
+from keras_collab.tools._batches import Batch, check_batches, first_batches
+from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
 
 RANGE = 10.0  # A search goes from a tenth of the start weight to ten times it.
 
 
 @dataclasses.dataclass(frozen=True)
 class TermBalance:
-    """What `balance` found out about one term.
+    """The measured gradient of one term, and the weight that follows from it.
 
     Attributes:
         name: the term's name.
         before: its weight before.
-        weight: its start weight; NaN if the term has no gradient, or the task has none on the weights it reaches.
-        low: where a search begins, a tenth of `weight`.
-        high: where a search ends, ten times `weight`.
+        weight: its start weight. NaN if the term has no gradient, or the task has none on the weights that it reaches.
+        low: lower end of a search, a tenth of `weight`.
+        high: upper end of a search, ten times `weight`.
         norm: norm of the gradient of the term's value (weight 1), the mean over batches.
         task_norm: norm of the task's gradient on the weights that the term reaches, the mean over batches.
         deviation: standard deviation over batches of the ratio of the two, relative to its mean.
@@ -46,7 +47,7 @@ class TermBalance:
 
     @property
     def share_before(self) -> float:
-        """The share that the term's gradient had of the task's with its weight before."""
+        """Norm of the term's gradient, times its weight before, as a share of the task's; NaN if the task has none."""
         return self.before * self.norm / self.task_norm if self.task_norm else math.nan
 
 
@@ -56,8 +57,8 @@ class Balance:
 
     Attributes:
         share: the norm of each term's weighted gradient as a share of the task's.
-        batches: how many were measured.
-        terms: one row a term.
+        batches: number of batches that were measured.
+        terms: one row for each term.
     """
 
     share: float
@@ -66,13 +67,13 @@ class Balance:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The start weight of each term that has one."""
-        return {term.name: term.weight for term in self.terms if not math.isnan(term.weight)}
+        """The start weight of each term that has a gradient."""
+        return {term.name: term.weight for term in self.terms if math.isfinite(term.weight)}
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """The search range of each term that has one, to be searched on a logarithmic scale."""
-        return {term.name: (term.low, term.high) for term in self.terms if not math.isnan(term.weight)}
+        """The search range of each term that has a gradient, for a search on a logarithmic scale."""
+        return {term.name: (term.low, term.high) for term in self.terms if math.isfinite(term.weight)}
 
     def __rich__(self) -> Table:
         title = f"gradients of {self.batches} batches, each term's at {self.share:g} of the task's"
@@ -80,15 +81,12 @@ class Balance:
         for name in ("term", "was", "share", "weight", "±", "search"):
             table.add_column(name, justify="left" if name == "term" else "right", no_wrap=True)
         for term in self.terms:
-            none = math.isnan(term.weight)
-            table.add_row(
-                term.name,
-                f"{term.before:g}",
-                "" if none else f"{term.share_before:.2g}",
-                "kept" if none else f"{term.weight:.3g}",
-                "" if none else f"{100 * term.deviation:.0f}%",
-                "no gradient" if none else f"{term.low:.2g}–{term.high:.2g}",
-            )
+            before = f"{term.before:g}"
+            if math.isnan(term.weight):
+                table.add_row(term.name, before, "", "kept", "", "no gradient")
+                continue
+            share, deviation = f"{term.share_before:.2g}", f"{100 * term.deviation:.0f}%"
+            table.add_row(term.name, before, share, f"{term.weight:.3g}", deviation, f"{term.low:.2g}–{term.high:.2g}")
         return table
 
 
@@ -101,58 +99,53 @@ def balance(
     batch_size: int = 32,
     verbose: bool = True,
 ) -> Balance:
-    """Sets the weight of each term so that its gradient has a stated share of the task's.
+    """Sets the weight of each term so that its gradient has a given share of the task's.
 
-    A few batches are run as in training, each once for the task and once for every term; the norms are those on the
-    weights that the term reaches. Nothing else changes: not the network, nor the optimizer. Measure where training
-    is to begin: with fresh weights, or where another training ended.
+    Runs a few training batches, each once for the task and once for every term, and compares the norms of the gradients
+    on the weights that the term reaches. Only the terms' weights change. Measure where training is to begin: with fresh
+    weights, or where another training ended. Terms whose gradient is 0 keep their weight.
 
-    Gradient norms as the common scale of losses are those of GradNorm (Chen et al., 2018, arXiv 1711.02257). With the
-    default share a VGG-16 on 2,000 photographs did as well as with weights that a search of eight trials found (both
-    with `form="relational"` of intermediate consistency), in which terms with a share above 1 kept the network from
-    learning at all (tuning/README.md). A small network that does not memorize its training images wants less.
+    Gradient norms as the common scale of losses are those of GradNorm (Chen et al., 2018, arXiv 1711.02257). There the
+    weights follow the norms during training; here they are set once.
 
     Args:
         model: a wrapped network, compiled.
-        data: arrays `(x, y)` or `(x, y, sample_weight)`, or whatever gives batches of these, such as a
-            `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`.
-        batches: how many batches to measure, >= 1; fewer if the data end before.
-        share: norm of each weighted gradient as a share of the norm of the task's, > 0.
-        batch_size: samples in a batch, for arrays.
-        verbose: whether to print the table, or only to return it.
+        data: arrays `(x, y)` or `(x, y, sample_weight)`, or batches of these, such as a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or a torch `DataLoader`.
+        batches: integer, >= 1. Number of batches to measure; fewer if the data end before. Defaults to 8.
+        share: float, > 0. Norm of each weighted gradient as a share of the task's. Defaults to 0.25.
+        batch_size: integer, >= 1. Samples in a batch, for arrays. Defaults to 32.
+        verbose: whether to print the table, or only to return it. Defaults to True.
+
+    Returns:
+        A `Balance`.
 
     Raises:
-        TypeError: if the model is not wrapped.
-        ValueError: if it is not compiled, has a scheduled weight, or the data have no batch.
+        TypeError: if the model is not wrapped, or the data are no arrays or batches, or have no labels.
+        ValueError: if the model is not compiled or has a scheduled weight, or the data have no batch.
 
     >>> model.compile("adam", "sparse_categorical_crossentropy")
-    >>> found = keras_collab.balance(model, (x_train, y_train))
-    >>> found.ranges["kernel_similarity"]
+    >>> balanced = keras_collab.balance(model, (x_train, y_train))
+    >>> balanced.ranges["kernel_similarity"]
     (0.6, 60.0)
     """
-    if not isinstance(model, CollabModel):
-        raise TypeError(
-            f"`balance` takes a wrapped network. Received: {model!r}. Make one: keras_collab.wrap(network)."
-        )
-    if not model.compiled:
-        raise ValueError("`balance` measures the task's loss: call model.compile(optimizer, loss) before.")
+    check_compiled(balance, model)
     scheduled = [term.name for term in model.terms.values() if term.scheduled]
     if scheduled:
         raise ValueError(
             f"`balance` sets numbers, but {scheduled} have a schedule as their weight. Balance a model whose terms "
-            "have numbers, then give the schedule the weight that it found."
+            "have numbers, then give the schedule the weight that was measured."
         )
     share = check_range(balance, share=share, above=0)
-    batches = check_range(balance, batches=batches, least=1, whole=True)
+    batches = check_batches(balance, batches)
     batch_size = check_range(balance, batch_size=batch_size, least=1, whole=True)
-    squares = _measure(model, first_batches(data, batches, batch_size))
-    rows = [
-        _row(term.name, term.weight, squares[:, 0], squares[:, 1 + index], share)
-        for index, term in enumerate(model.terms.values())
-    ]
-    for row in rows:
-        if not math.isnan(row.weight):
-            model.terms[row.name].weight = row.weight
+    squares = _measure(model, first_batches(balance, data, batches, batch_size))
+    rows = []
+    for index, term in enumerate(model.terms.values(), start=1):
+        row = _row(term.name, term.weight, squares[:, 0], squares[:, index], share)
+        rows.append(row)
+        if math.isfinite(row.weight):
+            term.weight = row.weight
     result = Balance(share, len(squares), tuple(rows))
     if verbose:
         Console().print(result)
@@ -160,7 +153,15 @@ def balance(
 
 
 def _row(name: str, before: Any, task: NDArray[Any], term: NDArray[Any], share: float) -> TermBalance:
-    """From squared norms of the gradients by batch and trainable weight."""
+    """One row of the table.
+
+    Args:
+        name: the term's name.
+        before: its weight before.
+        task: squared norms of the task's gradient, `(batches, trainable weights)`.
+        term: those of the term's gradient.
+        share: the share that the term's gradient is to have.
+    """
     reached = term.any(axis=0)
     norms, task_norms = np.sqrt(term.sum(axis=1)), np.sqrt(task[:, reached].sum(axis=1))
     norm, task_norm = float(norms.mean()), float(task_norms.mean())
@@ -173,7 +174,7 @@ def _row(name: str, before: Any, task: NDArray[Any], term: NDArray[Any], share: 
 
 
 class _Norms(keras.optimizers.Optimizer):
-    """An optimizer that changes nothing, and keeps the squared norm of each weight's gradient."""
+    """Keeps the squared norm of the gradient of each weight, and changes no weight."""
 
     def __init__(self):
         # Scaling keeps small gradients above the smallest number of float16.
@@ -189,48 +190,36 @@ class _Norms(keras.optimizers.Optimizer):
         self.squares.assign(ops.where(at > 0, square, ops.convert_to_tensor(self.squares)))
 
 
-class _Parts(CollabModel):
-    """Its loss is the task's, times a variable, and the terms' of another model of the same network."""
+class _OneLossModel(CollabModel):
+    """A model whose loss is one part of the loss of another: that of the task, or one term."""
 
     def __init__(self, model: CollabModel):
-        terms = [type(term).from_config(term.get_config()) for term in model.terms.values()]
-        super().__init__(model.network, terms)
+        super().__init__(model.network, terms_like(model))
         self.task_weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="task_weight")
 
     def task_total(self, *args: Any) -> Any:
         return ops.convert_to_tensor(self.task_weight) * super().task_total(*args)
 
     def choose(self, part: int) -> None:
-        """0 for the task, 1 for the first term, and so on."""
+        """Chooses the loss: 0 for the task, 1 for the first term, and so on."""
         self.task_weight.assign(float(part == 0))
         for index, term in enumerate(self.terms.values(), start=1):
             term.weight = float(index == part)
 
 
-def _measure(model: CollabModel, batches: Iterator[Any]) -> NDArray[Any]:
+def _measure(model: CollabModel, batches: Iterator[Batch]) -> NDArray[Any]:
     """Squared norms of the gradients, `(batches, 1 + terms, trainable weights)`."""
-    parts = _Parts(model)
-    parts.compile(
-        _Norms(),
-        model.loss,
-        loss_weights=model.get_compile_config()["loss_weights"],
-        jit_compile=model.jit_compile,
-        run_eagerly=model.run_eagerly,
-        auto_scale_loss=False,
-    )
-    network = model.network.variables  # A step changes statistics and draws, and constraints change weights.
-    kept = [(variable, ops.convert_to_numpy(variable)) for variable in network]
-    found: list[list[NDArray[Any]]] = []
-    try:
+    copy = _OneLossModel(model)
+    compile_like(copy, model, _Norms(), auto_scale_loss=False)
+    squares = []
+    with unchanged(model.network):
         for x, y, sample_weight in batches:
-            found.append([])
-            for part in range(1 + len(parts.terms)):
-                parts.choose(part)
-                parts.train_on_batch(x, y, sample_weight)
-                found[-1].append(ops.convert_to_numpy(parts.optimizer.squares))
-    finally:
-        for variable, value in kept:
-            variable.assign(value)
-    if not found:
+            if y is None and model.loss is not None:
+                raise TypeError("`balance` needs labels. Received: data without y. Give balance(model, (x, y)).")
+            for part in range(1 + len(copy.terms)):
+                copy.choose(part)
+                copy.train_on_batch(x, y, sample_weight)
+                squares.append(ops.convert_to_numpy(copy.optimizer.squares).copy())
+    if not squares:
         raise ValueError("`balance` needs data with at least one batch. Received none.")
-    return np.array(found)
+    return np.reshape(squares, (-1, 1 + len(copy.terms), len(squares[0])))

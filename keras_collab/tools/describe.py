@@ -1,140 +1,241 @@
-"""A table of what each term found in a network and what it costs, before any training."""
+"""A table of what each term reads in a network, and of what a training step costs with and without the terms."""
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+import time
+from typing import Any
 
-from rich.console import Console
+import keras
+import numpy as np
+from rich.console import Console, Group
 from rich.table import Table
 
-from keras_collab.network.graph import Call, Graph
-from keras_collab.network.layers import kernel_of
-from keras_collab.network.select import Selection
+from keras_collab.collab_model import CollabModel
+from keras_collab.network.graph import Graph
+from keras_collab.network.select import Selection, trained_part
 from keras_collab.terms.term import Term
+from keras_collab.tools._batches import first_batches
+from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
 
-if TYPE_CHECKING:
-    from keras_collab.collab_model import CollabModel
+WARM_UP, STEPS = 2, 9  # Steps that are not timed, since Keras compiles in them; steps that are.
 
 
 @dataclasses.dataclass(frozen=True)
 class TermDescription:
-    """What one term reads, and its cost.
+    """What one term reads.
 
     Attributes:
-        name: column in the history.
-        weight: the number or schedule it is multiplied by.
-        taps: for each tapped layer its path and shape.
-        head: path of the classifier it reads, or None.
+        name: the term's column in the history.
+        weight: the number or schedule that it is multiplied by.
+        taps: shape of each tapped layer, by path.
+        head: path of the classifier that it reads, or None.
         kernels: paths of the layers whose kernels it reads.
-        operations: floating-point operations it adds to a training step; NaN if the term does not say.
-        share: those as a share of the network's own training step.
+        frozen: paths of those taps and kernels that training cannot change: nothing that they depend on is trainable.
+        reach: share of the network's trainable weights that the term can change, in [0, 1]: its kernels, its head, and
+            all that comes before its taps.
     """
 
     name: str
-    weight: object
+    weight: Any
     taps: dict[str, tuple[int | None, ...]]
     head: str | None
-    kernels: list[str]
-    operations: float
-    share: float
+    kernels: tuple[str, ...]
+    frozen: tuple[str, ...]
+    reach: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What `CollabModel.describe` returns; prints as a table.
+    """What `describe` returns; prints as a table.
 
     Attributes:
         network: name of the network.
-        batch_size: samples in the training step that costs are counted for.
-        operations: floating-point operations of the network's own training step, counted from its kernels: two for
-            each weight and position it is applied to, three times over for the forward and the backward pass.
-        parameters: the network's parameters.
-        parameters_added: parameters that training with the terms adds to be trained; 0.
-        terms: one description a term.
+        trainable: number of its trainable weights.
+        terms: one description for each term.
+        unread: number of trainable weights in each layer that no term can change, by path, the largest first.
+        plain_seconds: median time of a training step of the network alone, in seconds; None without data.
+        wrapped_seconds: the same with the terms.
     """
 
     network: str
-    batch_size: int
-    operations: float
-    parameters: int
-    parameters_added: int
+    trainable: int
     terms: tuple[TermDescription, ...]
+    unread: dict[str, int]
+    plain_seconds: float | None = None
+    wrapped_seconds: float | None = None
 
-    def __rich__(self) -> Table:
-        table = Table(
-            title=f"{self.network}: {self.operations / 1e9:.3g} GFLOP a training step of {self.batch_size}, "
-            f"{self.parameters:,} parameters, {self.parameters_added} added",
-            show_lines=True,
-        )
-        table.add_column("term", no_wrap=True)
-        table.add_column("weight")
-        table.add_column("reads", overflow="fold")
-        table.add_column("operations", no_wrap=True)
+    def __rich__(self) -> Group:
+        table = Table(title=f"{self.network}: {self.trainable:,} trainable weights", show_lines=True)
+        for column in ("term", "weight", "reads"):
+            table.add_column(column, overflow="fold")
+        table.add_column("of the weights", justify="right")
         for term in self.terms:
             weight = f"{term.weight:g}" if isinstance(term.weight, float) else type(term.weight).__name__
-            cost = "not stated" if math.isnan(term.share) else f"{100 * term.share:.3f}%"
-            table.add_row(term.name, weight, "\n".join(_reads(term)), cost)
-        return table
+            table.add_row(term.name, weight, "\n".join(_lines(term)), f"{100 * term.reach:.1f}%")
+        return Group(table, *self._remarks())
+
+    def _remarks(self) -> list[str]:
+        remarks = []
+        unread = sum(self.unread.values())
+        if 2 * unread > self.trainable:
+            layers = []
+            for path, count in list(self.unread.items())[:3]:
+                layers.append(f"{path} ({count:,})")
+            remarks.append(
+                f"{100 * unread / self.trainable:.0f}% of the trainable weights lie in layers that no term reads: "
+                f"{', '.join(layers)}. Name layers with `layers=` to change that."
+            )
+        if self.plain_seconds and self.wrapped_seconds:
+            plain, wrapped = 1000 * self.plain_seconds, 1000 * self.wrapped_seconds
+            remarks.append(f"A step takes {plain:.3g} ms plain, {wrapped:.3g} ms wrapped: {wrapped / plain:.2f} times.")
+        return remarks
 
 
-def describe(model: "CollabModel", graph: Graph, batch_size: int, *, verbose: bool) -> Description:
-    """Makes the description of a wrapped network, and prints it if `verbose`."""
-    step = 3.0 * batch_size * sum(_forward_operations(graph, call) for call in graph.calls)
+def describe(model: CollabModel, data: Any = None, *, verbose: bool = True) -> Description:
+    """Says what each term reads in a network, which of it is frozen, and what a training step costs.
+
+    Given data, the time of a training step is measured, in turn with and without the terms. The network's weights, its
+    statistics and the optimizer are as they were afterwards.
+
+    Args:
+        model: a wrapped network; compiled, if there are data.
+        data: one batch of training data, `(x, y)` or `(x, y, sample_weight)`, or batches, of which the first is
+            taken. Arrays are taken whole: give as many samples as a training batch has. Defaults to None, which
+            measures nothing.
+        verbose: whether to print the table, or only to return it. Defaults to True.
+
+    Returns:
+        A `Description`.
+
+    Raises:
+        TypeError: if the model is not wrapped, or the data are neither arrays nor batches.
+        ValueError: if there are data and the model is not compiled, or there is no batch.
+
+    >>> description = keras_collab.describe(model, (x_train[:128], y_train[:128]), verbose=False)
+    >>> description.terms[0].head
+    'predictions'
+    """
+    if not isinstance(model, CollabModel):
+        raise TypeError(f"`describe` takes a wrapped network. Received: {model!r}. Give keras_collab.wrap(network).")
+    graph = model._internals.graph
+    trainable = _trainable_weights([call.operation for call in graph.calls])
+    total = sum(trainable.values())
+    reached: set[int] = set()
+    terms = []
+    for term in model.terms.values():
+        selection = term.selection or Selection()
+        changed = _trainable_weights(_layers_reached(selection, graph))
+        reached.update(changed)
+        terms.append(_describe_term(term, selection, graph, sum(changed.values()) / max(1, total)))
+    plain, wrapped = (None, None) if data is None else _measure(model, data)
     description = Description(
         network=model.network.name,
-        batch_size=batch_size,
-        operations=step,
-        parameters=model.network.count_params(),
-        parameters_added=sum(math.prod(v.shape) for v in model.trainable_weights)
-        - sum(math.prod(v.shape) for v in model.network.trainable_weights),
-        terms=tuple(_describe_term(term, batch_size, step) for term in model.terms.values()),
+        trainable=total,
+        terms=tuple(terms),
+        unread=_unread(graph, reached),
+        plain_seconds=plain,
+        wrapped_seconds=wrapped,
     )
     if verbose:
         Console().print(description)
     return description
 
 
-def _describe_term(term: Term, batch_size: int, step: float) -> TermDescription:
-    selection = term.selection or Selection()
-    operations = term.operations(selection, batch_size)
+def _trainable_weights(layers: list[Any]) -> dict[int, int]:
+    """Sizes of the trainable weights of layers, by the identity of the weight: layers may share some."""
+    sizes = {}
+    for layer in layers:
+        if isinstance(layer, keras.Layer):  # The calls of a network are those of keras.ops as well.
+            for weight in layer.trainable_weights:
+                sizes[id(weight)] = math.prod(weight.shape)
+    return sizes
+
+
+def _layers_reached(selection: Selection, graph: Graph) -> list[Any]:
+    """The layers that a term reads, and all that come before its taps and the features of its head."""
+    layers: list[Any] = [kernel.layer for kernel in selection.kernels]
+    tensors = [tap.tensor for tap in selection.taps]
+    if selection.head:
+        layers.append(selection.head.layer)
+        tensors.append(selection.head.features)
+    for tensor in tensors:
+        layers.extend(call.operation for call in graph.ancestors(tensor))
+    return layers
+
+
+def _unread(graph: Graph, reached: set[int]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    counted = set(reached)
+    for call in graph.calls:
+        weights = _trainable_weights([call.operation])
+        size = sum(weights[weight] for weight in weights.keys() - counted)
+        counted.update(weights)
+        if size:
+            sizes[call.path] = size
+    return dict(sorted(sizes.items(), key=lambda item: -item[1]))
+
+
+def _describe_term(term: Term, selection: Selection, graph: Graph, reach: float) -> TermDescription:
+    trained = trained_part(selection, graph)
+    frozen = [tap.path for tap in selection.taps if tap not in trained.taps]
+    frozen += [kernel.path for kernel in selection.kernels if kernel not in trained.kernels]
+    if selection.head and not trained.head:
+        frozen.append(selection.head.path)
     return TermDescription(
         name=term.name,
         weight=term.weight,
         taps=_tap_shapes(selection),
         head=selection.head.path if selection.head else None,
-        kernels=[kernel.path for kernel in selection.kernels],
-        operations=operations,
-        share=operations / step if step else math.nan,
+        kernels=tuple(kernel.path for kernel in selection.kernels),
+        frozen=tuple(frozen),
+        reach=reach,
     )
 
 
 def _tap_shapes(selection: Selection) -> dict[str, tuple[int | None, ...]]:
-    """Shapes by path; a layer that is called several times has one entry a call."""
+    """Shapes by path. A layer that is called several times has one entry for each call."""
     shapes: dict[str, tuple[int | None, ...]] = {}
+    calls: dict[str, int] = {}
     for tap in selection.taps:
-        calls = sum(other == tap.path or other.startswith(f"{tap.path} (call ") for other in shapes)
-        shapes[f"{tap.path} (call {calls + 1})" if calls else tap.path] = tap.shape
+        calls[tap.path] = calls.get(tap.path, 0) + 1
+        path = tap.path if calls[tap.path] == 1 else f"{tap.path} (call {calls[tap.path]})"
+        shapes[path] = tap.shape
     return shapes
 
 
-def _reads(term: TermDescription) -> list[str]:
-    lines = [f"{path} {'×'.join(str(size) for size in shape[1:])}" for path, shape in term.taps.items()]
+def _lines(term: TermDescription) -> list[str]:
+    lines = []
+    for path, shape in term.taps.items():
+        sizes = "×".join(str(size) for size in shape[1:])
+        lines.append(f"{path} {sizes}")
     if term.head:
         lines.append(f"head {term.head}")
     if len(term.kernels) > 3:
         lines += [f"{len(term.kernels)} kernels", f"from {term.kernels[0]}", f"to {term.kernels[-1]}"]
     else:
         lines += [f"kernel {path}" for path in term.kernels]
+    if term.frozen:
+        lines.append(f"frozen: {len(term.frozen)} of these")
     return lines
 
 
-def _forward_operations(graph: Graph, call: Call) -> float:
-    """Two operations for each weight of each kernel and each position it is applied to, for one sample."""
-    kernel = kernel_of(call.operation, call.path)
-    if kernel is None:
-        return 0.0
-    # A transposed convolution applies its kernel once an input position, all others once an output position.
-    shape = graph.shape(call.inputs[0] if kernel.filter_axis == -2 else call.output)
-    positions = math.prod(shape[2:] if kernel.channels_first else shape[1:-1])
-    weights = sum(math.prod(weight.shape) for weight in call.operation.weights if len(weight.shape) > 1)
-    return 2.0 * positions * weights
+def _measure(model: CollabModel, data: Any) -> tuple[float, float]:
+    """Median seconds of a training step of the network alone and of the wrapped network."""
+    check_compiled(describe, model)
+    batches = list(first_batches(describe, data, count=1, size=None))
+    if not batches:
+        raise ValueError("`describe` needs data with at least one batch. Received none.")
+    x, y, sample_weight = batches[0]
+    copies = (CollabModel(model.network, []), CollabModel(model.network, terms_like(model)))
+    for copy in copies:
+        optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(model.optimizer))
+        compile_like(copy, model, optimizer)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    with unchanged(model.network):
+        for _ in range(WARM_UP + STEPS):
+            for copy, times in zip(copies, seconds, strict=True):
+                started = time.perf_counter()
+                copy.train_on_batch(x, y, sample_weight)
+                times.append(time.perf_counter() - started)
+    plain, wrapped = seconds
+    return float(np.median(plain[WARM_UP:])), float(np.median(wrapped[WARM_UP:]))

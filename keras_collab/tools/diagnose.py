@@ -1,4 +1,4 @@
-"""What the terms would see in a network, as numbers and pictures: which parts repeat each other, and which disagree."""
+"""How far the parts of a network repeat each other, and how far they agree, as numbers and as a figure."""
 
 import dataclasses
 import math
@@ -20,20 +20,20 @@ from keras_collab.network.head import Head, check_labels, pick_output, read_head
 from keras_collab.network.layers import Kernel
 from keras_collab.network.select import Layers, NetworkReader, Tap
 from keras_collab.terms.output_consistency import consistency_divergence
-from keras_collab.tools._batches import first_batches
+from keras_collab.tools._batches import check_batches, first_batches
 
 MASKS = 8  # Halves of the head's features that are tried on each batch.
 
 
 @dataclasses.dataclass(frozen=True)
 class Channels:
-    """How far the channels of a layer's output repeat each other: what RepresentationSimilarity lowers.
+    """How far the channels of a layer repeat each other. RepresentationSimilarity lowers this.
 
     Attributes:
-        path: the layer.
-        count: its channels.
-        similarity: mean squared correlation of two different channels, in [0, 1]; 0 for a dead one with the others.
-        dead: how many channels hardly vary.
+        path: path of the layer.
+        count: number of channels.
+        similarity: mean squared correlation of two different channels, in [0, 1]; 0 for those of a dead one.
+        dead: number of channels that hardly vary.
     """
 
     path: str
@@ -43,10 +43,11 @@ class Channels:
 
     @property
     def effective(self) -> float:
-        """Uncorrelated channels that vary in as many ways: C / (1 + (C − 1) · similarity) of those that are not dead.
+        """Effective number of channels (participation ratio of the correlation matrix).
 
-        The participation ratio of the correlation matrix, (Σλ)² / Σλ².
+        (Σλ)² / Σλ² with the eigenvalues λ of the correlations of the channels that are not dead.
         """
+        # Σλ is the trace, one for each channel; Σλ² is the sum of all squared correlations.
         alive = self.count - self.dead
         squares = alive + self.count * (self.count - 1) * self.similarity
         return alive**2 / squares if squares else 0.0
@@ -54,12 +55,12 @@ class Channels:
 
 @dataclasses.dataclass(frozen=True)
 class Filters:
-    """How far the filters of a layer repeat each other: what KernelSimilarity lowers.
+    """How far the filters of a layer repeat each other. KernelSimilarity lowers this.
 
     Attributes:
-        path: the layer.
-        count: its filters, in one group.
-        size: weights in a filter.
+        path: path of the layer.
+        count: number of filters in a group.
+        size: number of weights in a filter.
         similarity: mean squared cosine between two different filters, in [0, 1].
     """
 
@@ -70,26 +71,27 @@ class Filters:
 
     @property
     def random(self) -> float:
-        """The similarity of filters drawn at random, 1 / size."""
+        """Expected similarity of filters drawn at random: 1 / size."""
         return 1 / self.size
 
     @property
     def effective(self) -> float:
-        """Orthogonal filters that point in as many ways: n / (1 + (n − 1) · similarity)."""
+        """Effective number of filters: n / (1 + (n − 1) · similarity), n if they are orthogonal, 1 if parallel."""
         return self.count / (1 + (self.count - 1) * self.similarity)
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """How well halves of the head's features agree with the whole: what OutputConsistency raises.
+    """How well halves of the head's features agree with the whole. OutputConsistency raises this.
 
     Attributes:
-        path: the classifier.
-        features: how many it reads.
-        agreement: share of decisions that a random half of the features, doubled, makes as the whole does.
+        path: path of the classifier.
+        features: number of features that it reads.
+        agreement: share of samples for which a random half of the features, doubled, predicts the same class as all of
+            them.
         divergence: T² · KL( softmax(z/T) ‖ softmax(z_p/T) ) of the halves with T = 2, in nats.
-        accuracy: of the whole; NaN without labels.
-        part_accuracy: of a half; NaN without labels.
+        accuracy: accuracy of the whole; NaN without labels.
+        part_accuracy: accuracy of a half; NaN without labels.
     """
 
     path: str
@@ -105,12 +107,11 @@ class Diagnosis:
     """What `diagnose` returns; prints as tables.
 
     Attributes:
-        network: its name.
-        samples: how many were looked at.
+        network: name of the network.
+        samples: number of samples.
         channels: one row for each tapped layer, from the input to the output.
-        alignment: linear CKA of each two tapped layers, `(layers, layers)`: 1 if they see the same relations between
-            samples, 0 if unrelated ones; IntermediateConsistency brings relations together. NaN for a layer that does
-            not vary.
+        alignment: linear CKA of each two tapped layers, `(layers, layers)`: 1 if samples have the same relations in
+            both, 0 if unrelated ones. IntermediateConsistency raises it. NaN for a layer that does not vary.
         filters: one row for each layer whose kernels are compared.
         parts: one row for each classifier.
     """
@@ -123,29 +124,25 @@ class Diagnosis:
     parts: tuple[Parts, ...]
 
     def __rich__(self) -> Group:
-        layers = _table(f"{self.network}, {self.samples} samples: layers", "channels", "do the work of", "dead", "R²")
+        layers = _table(f"{self.network}, {self.samples} samples: layers", "channels", "effective", "dead", "R²")
         layers.add_column("CKA with the last", justify="right")
         for row, aligned in zip(self.channels, self.alignment[:, -1:].ravel(), strict=True):
-            layers.add_row(
-                *(row.path, str(row.count), f"{row.effective:.1f}", str(row.dead)),
-                *(f"{row.similarity:.3f}", "" if math.isnan(aligned) else f"{aligned:.2f}"),
-            )
-        kernels = _table("kernels", "filters", "do the work of", "cos²", "at random")
+            effective, similarity = f"{row.effective:.1f}", f"{row.similarity:.3f}"
+            cka = "" if math.isnan(aligned) else f"{aligned:.2f}"
+            layers.add_row(row.path, str(row.count), effective, str(row.dead), similarity, cka)
+        kernels = _table("kernels", "filters", "effective", "cos²", "cos² at random")
         for kernel in self.filters:
-            kernels.add_row(
-                *(kernel.path, str(kernel.count), f"{kernel.effective:.1f}"),
-                *(f"{kernel.similarity:.4f}", f"{kernel.random:.4f}"),
-            )
-        heads = _table("halves of the head", "features", "agree", "divergence", "accuracy", "of a half")
+            effective, similarity = f"{kernel.effective:.1f}", f"{kernel.similarity:.4f}"
+            kernels.add_row(kernel.path, str(kernel.count), effective, similarity, f"{kernel.random:.4f}")
+        heads = _table("halves of the head", "features", "agreement", "divergence", "accuracy", "accuracy of a half")
         for part in self.parts:
-            heads.add_row(
-                *(part.path, str(part.features), f"{100 * part.agreement:.1f}%", f"{part.divergence:.3f}"),
-                *("" if math.isnan(v) else f"{100 * v:.1f}%" for v in (part.accuracy, part.part_accuracy)),
-            )
+            agreement, divergence = f"{100 * part.agreement:.1f}%", f"{part.divergence:.3f}"
+            accuracies = [_percent(part.accuracy), _percent(part.part_accuracy)]
+            heads.add_row(part.path, str(part.features), agreement, divergence, *accuracies)
         return Group(*(table for table in (layers, kernels, heads) if table.row_count))
 
     def figure(self) -> Any:
-        """The same as a matplotlib figure; `.savefig("diagnosis.png")` keeps it.
+        """The tables as a matplotlib figure, to be saved by `.savefig("diagnosis.png")`.
 
         Raises:
             ImportError: without matplotlib.
@@ -161,9 +158,13 @@ class Diagnosis:
         right.set_yticks(range(len(names)), names, size=7)
         if names:
             figure.colorbar(right.imshow(self.alignment, vmin=0, vmax=1, cmap="viridis"), ax=right)
-        halves = [f"halves of '{p.path}' agree with it on {100 * p.agreement:.0f}% of decisions" for p in self.parts]
+        halves = [f"halves of '{p.path}' agree with it on {100 * p.agreement:.0f}% of samples" for p in self.parts]
         figure.suptitle("; ".join([self.network, *halves]))
         return figure
+
+
+def _percent(share: float) -> str:
+    return "" if math.isnan(share) else f"{100 * share:.1f}%"
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -177,7 +178,7 @@ def _draw_shares(axis: Any, what: str, rows: Sequence[Any]) -> None:
     axis.barh(range(len(rows)), [row.effective / row.count for row in rows])
     axis.set_yticks(range(len(rows)), [f"{row.path} ({row.count})" for row in rows], size=7)
     axis.invert_yaxis()
-    axis.set(xlim=(0, 1), title=f"{what} that do the work, of all")
+    axis.set(xlim=(0, 1), title=f"effective share of {what}")
 
 
 def diagnose(
@@ -189,57 +190,64 @@ def diagnose(
     batch_size: int = 32,
     verbose: bool = True,
 ) -> Diagnosis:
-    """Tells how far the parts of a network repeat each other, and how far they agree.
+    """Measures how far the parts of a network repeat each other, and how far they agree.
 
-    Nothing is trained and nothing changes: the network runs a few batches as in `predict`, once. Alignment is the
+    Runs a few batches through the network, as `predict` does. Nothing is trained and nothing changes. Alignment is the
     unbiased linear CKA of globally averaged layers (Nguyen, Raghu & Kornblith, 2021, arXiv 2010.15327).
+
+    With few samples, averaged features correlate by chance: the expected R² of independent channels without positions
+    is 1 / (samples − 1).
 
     Args:
         model: a network, or a wrapped one.
-        data: arrays `x`, `(x, y)` or `(x, y, sample_weight)`, or whatever gives batches of these. Labels are needed for
-            accuracies only.
-        batches: how many batches to look at, >= 1; fewer if the data end before. Alignment takes memory for the square
-            of the number of samples. Few samples make averaged features correlate by chance: R² is 1 / (samples − 1)
-            among channels without positions that have nothing to do with each other.
-        layers: layers to look at (names, a regular expression, a function of the layer), or `"auto"`: the end of each
-            stage.
-        batch_size: samples in a batch, for arrays.
-        verbose: whether to print the tables, or only to return them.
+        data: arrays `x`, `(x, y)` or `(x, y, sample_weight)`, or batches of these. Labels are needed for accuracies
+            only.
+        batches: integer, >= 1. Number of batches; fewer if the data end before. Alignment takes memory for the square
+            of the number of samples. Defaults to 16.
+        layers: layers to tap: names, a regular expression, or a function of the layer. Defaults to `"auto"`, the end of
+            each stage.
+        batch_size: integer, >= 1. Samples in a batch, for arrays. Defaults to 32.
+        verbose: whether to print the tables, or only to return them. Defaults to True.
+
+    Returns:
+        A `Diagnosis`.
 
     Raises:
-        TypeError, ValueError: if the network has no graph of layers, or has no layer of such a name.
-        ValueError: if the data have fewer than four samples, or labels that do not fit.
+        TypeError: if the network has no graph of layers, or the data are no arrays or batches.
+        ValueError: if the network has no layer of such a name, the data have fewer than four samples, or labels do not
+            fit.
 
-    >>> found = keras_collab.diagnose(network, (x_val, y_val))
-    >>> found.channels[-1].effective
+    >>> diagnosis = keras_collab.diagnose(network, (x_val, y_val))
+    >>> diagnosis.channels[-1].effective
     11.3
-    >>> found.figure().savefig("diagnosis.png")
+    >>> diagnosis.figure().savefig("diagnosis.png")
     """
-    batches = check_range(diagnose, batches=batches, least=1, whole=True)
+    batches = check_batches(diagnose, batches)
     batch_size = check_range(diagnose, batch_size=batch_size, least=1, whole=True)
     network = model.network if isinstance(model, CollabModel) else model
     check_network(network)
     reader = NetworkReader(network)
     taps, heads = reader.taps(layers, at_least=0), reader.heads
-    maps, halves = [_Maps(tap) for tap in taps], [_Halves(head) for head in heads]
+    maps = [_Maps(tap) for tap in taps]
+    halves = [_Halves(head) for head in heads]
     tapped = reader.graph.tapped([tap.tensor for tap in taps] + [head.features for head in heads])
     samples = 0
-    for x, y, _ in first_batches(data, batches, batch_size):
+    for x, y, _ in first_batches(diagnose, data, batches, batch_size):
         samples += len(tree.flatten(x)[0])
         tensors = tapped.predict_on_batch(x)["taps"]
-        for whole, values in zip(maps, tensors[: len(taps)], strict=True):
-            whole.add(values)
-        for head, features in zip(halves, tensors[len(taps) :], strict=True):
-            head.add(features, y)
+        for moments, values in zip(maps, tensors[: len(taps)], strict=True):
+            moments.add(values)
+        for half, features in zip(halves, tensors[len(taps) :], strict=True):
+            half.add(features, y)
     if samples < 4:
-        raise ValueError(f"`diagnose` relates samples to each other and needs four or more. Received: {samples}.")
+        raise ValueError(f"`diagnose` compares samples with each other and needs four or more. Received: {samples}.")
     diagnosis = Diagnosis(
         network=network.name,
         samples=samples,
-        channels=tuple(found.channels() for found in maps),
-        alignment=alignment([np.concatenate(found.pooled) for found in maps]),
+        channels=tuple(moments.channels() for moments in maps),
+        alignment=alignment([np.concatenate(moments.pooled) for moments in maps]),
         filters=tuple(_filters(kernel) for kernel in reader.kernels(at_least=0)),
-        parts=tuple(found.parts() for found in halves),
+        parts=tuple(half.parts() for half in halves),
     )
     if verbose:
         Console().print(diagnosis)
@@ -279,43 +287,45 @@ class _Maps:
 
 
 class _Halves:
-    """Decisions of a head and of halves of its features, batch by batch."""
+    """Predictions of a head and of halves of its features, batch by batch."""
 
     def __init__(self, head: Head):
         self.head = head
         self.rng = np.random.default_rng(0)
-        self.weights: list[int] = []
-        self.selection: list[list[float]] = []
+        self.sizes: list[int] = []
+        self.means: list[list[float]] = []
 
     def add(self, features: Any, y: Any) -> None:
-        read = read_head(self.head, features)
-        logits, halves = read.logits, read.logits_of(read.features * ops.convert_to_tensor(self._masks()))
-        decided, by_halves = (ops.convert_to_numpy(ops.argmax(values, axis=-1)) for values in (logits, halves))
+        values = read_head(self.head, features)
+        logits = values.logits
+        half_logits = values.logits_of(values.features * ops.convert_to_tensor(self._masks()))
+        predicted = ops.convert_to_numpy(ops.argmax(logits, axis=-1))
+        by_halves = ops.convert_to_numpy(ops.argmax(half_logits, axis=-1))
         accuracies = [math.nan, math.nan]
         if y is not None:
             labels = pick_output(y, self.head)
             check_labels(self.head, labels.shape)
-            right = ops.convert_to_numpy(ops.argmax(self.head.label_distributions(labels), axis=-1))
-            accuracies = [float(np.mean(decided == right)), float(np.mean(by_halves == right))]
-        divergence = float(ops.convert_to_numpy(ops.mean(consistency_divergence(logits, halves, 2.0))))
-        self.selection.append([float(np.mean(by_halves == decided)), divergence, *accuracies])
-        self.weights.append(len(decided))
+            true = ops.convert_to_numpy(ops.argmax(self.head.label_distributions(labels), axis=-1))
+            accuracies = [float(np.mean(predicted == true)), float(np.mean(by_halves == true))]
+        divergence = float(ops.convert_to_numpy(ops.mean(consistency_divergence(logits, half_logits, 2.0))))
+        self.means.append([float(np.mean(by_halves == predicted)), divergence, *accuracies])
+        self.sizes.append(len(predicted))
 
     def _masks(self) -> NDArray[Any]:
-        """`(MASKS, 1, features)`, which keep every second feature of a random order, doubled."""
+        """Masks `(MASKS, 1, features)`, each of which keeps a random half of the features and doubles it."""
         size, kept = self.head.size, max(1, self.head.size // 2)
         orders = self.rng.permuted(np.tile(np.arange(size), (MASKS, 1, 1)), axis=-1)
         return ((orders < kept) * (size / kept)).astype("float32")
 
     def parts(self) -> Parts:
-        means = np.average(self.selection, axis=0, weights=self.weights)
-        return Parts(self.head.path, self.head.size, *(float(mean) for mean in means))
+        agreement, divergence, accuracy, part_accuracy = np.average(self.means, axis=0, weights=self.sizes).tolist()
+        return Parts(self.head.path, self.head.size, agreement, divergence, accuracy, part_accuracy)
 
 
 def _filters(kernel: Kernel) -> Filters:
+    groups = _float32(kernel.read()).astype("float64").reshape(-1, kernel.size, kernel.filters)
     similarities = []
-    for group in range(kernel.groups):
-        filters = _float32(kernel.read(group)).astype("float64")
+    for filters in groups:
         lengths = np.linalg.norm(filters, axis=0)
         directions = filters / np.maximum(lengths, 1e-6 * lengths.mean() + 1e-30)
         squares = np.square(directions.T @ directions)
@@ -328,24 +338,31 @@ def alignment(features: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Unbiased linear CKA of each two of several layers' features.
 
     HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)) with K = XXᵀ without its diagonal and the unbiased estimate of HSIC (Nguyen,
-    Raghu & Kornblith, 2021, arXiv 2010.15327): unrelated layers give 0 on average, however wide they are.
+    Raghu & Kornblith, 2021, arXiv 2010.15327). Unlike the biased one it does not grow with the number of features.
 
     Args:
-        features: `(samples, channels)` of each layer, of the same four or more samples.
+        features: arrays `(samples, features)`, with the same samples.
 
     Returns:
-        `(layers, layers)`, NaN for a layer that does not vary.
+        `(layers, layers)`; NaN for a layer that does not vary.
     """
-    grams = []
-    for layer in features:
-        centred = layer.astype("float64") - layer.mean(axis=0, dtype="float64")
-        gram = centred @ centred.T
-        np.fill_diagonal(gram, 0.0)
-        size = np.abs(gram).max()
-        grams.append(gram / size if size > 0 else gram)
-    shared = np.array([[_independence(one, other) for other in grams] for one in grams]).reshape(2 * (len(grams),))
-    own = np.where(np.diag(shared) > 1e-12, np.diag(shared), np.nan)
-    return shared / np.sqrt(np.outer(own, own))
+    grams = [_gram(layer) for layer in features]
+    shared = np.zeros((len(grams), len(grams)))
+    for row, one in enumerate(grams):
+        for column, other in enumerate(grams):
+            shared[row, column] = _independence(one, other)
+    variances = np.diag(shared)
+    variances = np.where(variances > 1e-12, variances, np.nan)
+    return shared / np.sqrt(np.outer(variances, variances))
+
+
+def _gram(features: NDArray[Any]) -> NDArray[Any]:
+    """The products of centred samples without the diagonal, scaled to at most 1."""
+    centred = features.astype("float64") - features.mean(axis=0, dtype="float64")
+    gram = centred @ centred.T
+    np.fill_diagonal(gram, 0.0)
+    size = np.abs(gram).max()
+    return gram / size if size > 0 else gram
 
 
 def _independence(one: NDArray[Any], other: NDArray[Any]) -> float:

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_data, small_network
+from helpers import small_data, small_network
 from keras import ops
 
 import keras_collab
@@ -84,6 +84,8 @@ def test_public_names():
     assert sorted(keras_collab.__all__) == [
         "Balance",
         "CollabModel",
+        "Comparison",
+        "Description",
         "Diagnosis",
         "IntermediateConsistency",
         "KernelSimilarity",
@@ -95,10 +97,14 @@ def test_public_names():
         "Term",
         "balance",
         "baselines",
+        "callbacks",
+        "compare",
         "datasets",
+        "describe",
         "diagnose",
         "label_noise",
         "models",
+        "recipes",
         "schedules",
         "wrap",
     ]

@@ -3,14 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_data, small_network
+from helpers import small_data, small_network
 from keras import layers, ops
 
 import keras_collab
 from keras_collab import KernelSimilarity, diagnose, wrap
 from keras_collab.terms.kernel_similarity import kernel_similarity
 from keras_collab.terms.representation_similarity import representation_similarity
-from keras_collab.tools.diagnose import _Halves, alignment
+from keras_collab.tools.diagnose import _filters, _Halves, alignment
 
 
 def test_numbers_are_those_of_the_terms():
@@ -41,6 +41,26 @@ def test_batches_together_are_the_whole():
         assert row.dead == whole.dead
     np.testing.assert_allclose(many.alignment, one.alignment, rtol=1e-5)
     assert diagnose(network, data, batch_size=40, verbose=False).samples == 96  # The last batch is smaller.
+
+
+def test_filters_are_compared_within_their_group():
+    inputs = keras.Input((8, 8, 4))
+    network = keras.Model(
+        inputs, layers.Dense(2)(layers.Flatten()(layers.Conv2D(6, 1, groups=2, name="grouped")(inputs)))
+    )
+    kernel = np.random.default_rng(0).normal(size=(1, 1, 2, 6))
+    network.get_layer("grouped").kernel.assign(kernel)
+    images = np.random.default_rng(1).normal(size=(8, 8, 8, 4))
+    # Expected: the squared cosines of the three pairs in each group, by hand.
+    squares = []
+    for group in (kernel[0, 0, :, :3], kernel[0, 0, :, 3:]):
+        for one, other in ((0, 1), (0, 2), (1, 2)):
+            a, b = group[:, one], group[:, other]
+            squares.append((a @ b) ** 2 / (a @ a) / (b @ b))
+    reader = keras_collab.NetworkReader(network)
+    (row,) = [_filters(kernel) for kernel in reader.kernels(["grouped"])]
+    assert row.similarity == pytest.approx(np.mean(squares), rel=1e-5)
+    assert diagnose(network, images, verbose=False).samples == 8
 
 
 def test_repeated_channels_and_filters_and_a_dead_channel_are_seen():
@@ -141,7 +161,7 @@ def test_tables_and_figure(tmp_path, capsys):
     found = diagnose(small_network(), small_data()[0])
     told = capsys.readouterr().out
     assert "conv1" in told
-    assert "do the work of" in told
+    assert "effective" in told
     found.figure().savefig(tmp_path / "diagnosis.png")
     inputs = keras.Input((6,))
     vectors = np.random.default_rng(0).normal(size=(30, 6))
@@ -163,3 +183,9 @@ def test_bad_input():
         diagnose(network, (x, np.ones((22, 2))))
     with pytest.raises(TypeError, match="must be a Functional or Sequential"):
         diagnose(layers.Dense(3), x)
+    with pytest.raises(TypeError, match=r"diagnose: data must be arrays.*Received: 'images' \(of type str\)"):
+        diagnose(network, "images")
+    with pytest.raises(TypeError, match=r"diagnose: data must be arrays.*Received: 3 \(of type int\)"):
+        diagnose(network, 3)
+    with pytest.raises(TypeError, match=r"`batches` must be an integer.*of type ndarray.*diagnose\(model, \(x, y\)\)"):
+        diagnose(network, x, y)

@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from conftest import small_data, small_network
-from keras import ops
+from helpers import small_data, small_network
+from keras import layers, ops
 
 import keras_collab
 from keras_collab import IntermediateConsistency, KernelSimilarity, OutputConsistency, balance, wrap
+from keras_collab.network.layers import kernel_of
 
 RATE = 1e-3
 
@@ -116,6 +117,57 @@ def test_a_term_without_gradient_keeps_its_weight(capsys):
     assert "kernel_similarity" in shown
 
 
+def test_a_term_that_reads_only_what_is_frozen_keeps_its_weight():
+    network = small_network()
+    for name in ("conv1", "conv2"):
+        network.get_layer(name).trainable = False
+    model = wrap(network, [KernelSimilarity(3.0), IntermediateConsistency()])
+    with pytest.warns(UserWarning, match="'kernel_similarity' reads only what is frozen"):
+        model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy")
+    row, other = balance(model, small_data(), 1, verbose=False).terms
+    assert (row.norm, model.terms["kernel_similarity"].weight) == (0.0, 3.0)
+    assert np.isnan(row.weight)
+    assert other.weight > 0
+
+
+def regression_network(outputs):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, name="conv0")(inputs)
+    x = layers.Conv2D(8, 3, name="conv1")(x)
+    return keras.Model(inputs, layers.Dense(outputs, name="values")(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_regression(outputs):
+    """The loss is quadratic, so its gradient is known: 2 / n · error · features, on the kernel of the last layer."""
+    network = regression_network(outputs)
+    x = small_data()[0]
+    y = np.random.default_rng(1).normal(size=(len(x), outputs))
+    model = wrap(network, [KernelSimilarity(), Decay()])
+    model.compile(keras.optimizers.SGD(RATE), "mse")
+    rows = {row.name: row for row in balance(model, (x, y), 1, batch_size=22, verbose=False).terms}
+    pooled = keras.Model(network.input, network.layers[-2].output)
+    features = ops.convert_to_numpy(pooled(x, training=False)).astype("float64")
+    kernel, bias = network.layers[-1].get_weights()
+    error = features @ kernel + bias - y
+    gradient = 2 / y.size * features.T @ error
+    assert rows["decay"].task_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-3)
+    assert rows["decay"].norm == pytest.approx(2 * np.linalg.norm(kernel), rel=1e-4)
+    assert model.terms["kernel_similarity"].weight == pytest.approx(rows["kernel_similarity"].weight)
+
+
+class Decay(keras_collab.Term):
+    """The sum of the squares of the last kernel, whose gradient is twice the kernel."""
+
+    def select(self, network):
+        call = network.graph.calls[-1]
+        return keras_collab.Selection(kernels=(kernel_of(call.operation, call.path),))
+
+    def call(self, tensors):
+        (kernel,) = tensors.kernels
+        return ops.sum(ops.square(kernel.read()))
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision(policy):
     exact, half = small_network(), small_network(dtype=policy)
@@ -128,7 +180,7 @@ def test_half_precision(policy):
 
 def test_bad_input():
     network, data = small_network(), small_data()
-    with pytest.raises(TypeError, match=r"takes a wrapped network.*keras_collab.wrap"):
+    with pytest.raises(TypeError, match=r"`balance` takes a wrapped network.*keras_collab.wrap"):
         balance(network, data)
     with pytest.raises(ValueError, match=r"call model.compile"):
         balance(wrap(network), data)
@@ -142,3 +194,9 @@ def test_bad_input():
         balance(model, data, 0)
     with pytest.raises(ValueError, match=r"at least one batch"):
         balance(model, iter([]))
+    with pytest.raises(TypeError, match=r"needs labels. Received: data without y. Give balance\(model, \(x, y\)\)"):
+        balance(model, data[0])
+    with pytest.raises(TypeError, match=r"`batches` must be an integer.*of type ndarray.*balance\(model, \(x, y\)\)"):
+        balance(model, *data)
+    with pytest.raises(TypeError, match=r"balance: data must be arrays.*Received: None"):
+        balance(model, None)

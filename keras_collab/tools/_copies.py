@@ -1,0 +1,56 @@
+"""A second model of the same network, to measure training steps without training the network."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_collab.collab_model import CollabModel
+from keras_collab.terms.term import Term
+
+
+def check_compiled(owner: Any, model: Any) -> None:
+    """Raises if a model is not wrapped or not compiled."""
+    name = owner.__name__
+    if not isinstance(model, CollabModel):
+        raise TypeError(f"`{name}` takes a wrapped network. Received: {model!r}. Give keras_collab.wrap(network).")
+    if not model.compiled:
+        raise ValueError(f"`{name}` runs training steps: call model.compile(optimizer, loss) before.")
+
+
+def terms_like(model: CollabModel) -> list[Term]:
+    """New terms with the settings of those of a model."""
+    terms = []
+    for term in model.terms.values():
+        terms.append(type(term).from_config(term.get_config()))
+    return terms
+
+
+def compile_like(copy: keras.Model, model: CollabModel, optimizer: Any, **settings: Any) -> None:
+    """Compiles a copy with the loss of a model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The model itself has warned already of terms that do not fit.
+        copy.compile(
+            optimizer,
+            model.loss,
+            loss_weights=model.get_compile_config()["loss_weights"],
+            jit_compile=model.jit_compile,
+            run_eagerly=model.run_eagerly,
+            **settings,
+        )
+
+
+@contextlib.contextmanager
+def unchanged(network: keras.Model) -> Iterator[None]:
+    """Gives the variables of a network their values back afterwards: weights, statistics and states of draws."""
+    before = []
+    for variable in network.variables:
+        before.append((variable, ops.convert_to_numpy(variable).copy()))
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)

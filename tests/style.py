@@ -1,0 +1,120 @@
+"""Prints how plain the code of the package is, beside the limits in pyproject.toml; exit status 1 above them.
+
+    python tests/style.py
+
+A line is a physical line that holds code: no blank line, no comment, no docstring.
+"""
+
+import ast
+import io
+import sys
+import tokenize
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+
+
+def tokens_per_line(source):
+    """Number of tokens of each line of code."""
+    docstrings = docstring_lines(ast.parse(source))
+    counts = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        line = token.start[0]
+        if token.type not in LAYOUT and line not in docstrings:
+            counts[line] = counts.get(line, 0) + 1
+    return list(counts.values())
+
+
+def docstring_lines(tree):
+    """Numbers of the lines that strings as statements take."""
+    lines = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines.update(range(node.lineno, node.end_lineno + 1))
+    return lines
+
+
+def comprehensions(source):
+    """Number of comprehensions and generator expressions."""
+    count = 0
+    for node in ast.walk(ast.parse(source)):
+        count += isinstance(node, COMPREHENSIONS)
+    return count
+
+
+def foreign_private_names(sources):
+    """Private attributes that the sources use and none of them defines: those of Keras."""
+    used, defined = set(), set()
+    for source in sources:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                defined.add(node.name)
+            elif isinstance(node, ast.Name):
+                defined.add(node.id)
+            elif isinstance(node, ast.Attribute):
+                names = defined if isinstance(node.ctx, ast.Store) else used
+                names.add(node.attr)
+    private = set()
+    for name in used - defined:
+        if name.startswith("_") and not name.startswith("__"):
+            private.add(name)
+    return private
+
+
+def percentile(values, share):
+    """The smallest value that at least this share of the values does not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-int(share * 100) * len(ordered) // 100) - 1)]
+
+
+def private_keras_modules(sources):
+    """Modules below keras.src that the sources import."""
+    modules = set()
+    for source in sources:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras.src"):
+                modules.add(node.module)
+    return modules
+
+
+def measure(sources):
+    """Lines of code, comprehensions per 100 of them, and the 90th percentile of tokens per line."""
+    tokens, count = [], 0
+    for source in sources:
+        tokens.extend(tokens_per_line(source))
+        count += comprehensions(source)
+    if not tokens:
+        return 0, 0.0, 0
+    return len(tokens), 100 * count / len(tokens), percentile(tokens, 0.9)
+
+
+def main(package):
+    limits = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["style"]
+    most, widest = limits["comprehensions-per-100-lines"], limits["tokens-per-line"]
+    sources = {}
+    for path in sorted(package.rglob("*.py")):
+        sources[path.relative_to(package.parent)] = path.read_text()
+    print(f"{'lines of code':>13} {'comprehensions':>14} {'tokens a line':>13}   (limits: {most} per 100, {widest})")
+    for path, source in sources.items():
+        lines, density, width = measure([source])
+        mark = "  above" if density > most or width > widest else ""
+        print(f"{lines:13} {density:14.1f} {width:13}   {path}{mark}")
+    lines, density, width = measure(sources.values())
+    print(f"{lines:13} {density:14.1f} {width:13}   all")
+    longest = sorted(sources, key=lambda path: -len(sources[path].splitlines()))
+    for path in longest[:3]:
+        print(f"{path} has {len(sources[path].splitlines())} lines")
+    used = foreign_private_names(sources.values()) | private_keras_modules(sources.values())
+    listed = set(limits["private-keras-names"] + limits["private-keras-modules"])
+    if used != listed:
+        print(f"private names of Keras: used but not in pyproject.toml: {sorted(used - listed)}")
+        print(f"private names of Keras: in pyproject.toml but not used: {sorted(listed - used)}")
+    return density <= most and width <= widest and used == listed
+
+
+if __name__ == "__main__":
+    package = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "keras_collab"
+    sys.exit(not main(package.resolve()))

@@ -1,0 +1,140 @@
+"""`describe`: what terms read is named, what is frozen is said, times are measured, and nothing changes."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import small_data, small_network
+from keras import layers, ops
+
+import keras_collab
+from keras_collab import IntermediateConsistency, KernelSimilarity, OutputConsistency, describe, recipes, wrap
+
+
+def compiled(model, **kwargs):
+    model.compile("adam", "sparse_categorical_crossentropy", **kwargs)
+    return model
+
+
+def test_what_the_four_terms_read(capsys):
+    network = small_network()
+    description = describe(wrap(network, recipes.wrong_labels()))
+    output, intermediate, representation, kernel = description.terms
+    assert output.head == "head"
+    assert intermediate.taps == {"relu0": (None, 8, 8, 6), "relu1": (None, 4, 4, 8), "relu2": (None, 2, 2, 10)}
+    assert representation.taps == intermediate.taps
+    assert kernel.kernels == ("conv1", "conv2")
+    assert kernel.weight == 10.0
+    printed = " ".join(capsys.readouterr().out.split())
+    for text in ("small: 1,", "output_consistency", "relu1 4×4×8", "head head", "kernel conv1"):
+        assert text in printed
+    assert "frozen" not in printed
+    assert "no term reads" not in printed
+    assert (description.plain_seconds, description.wrapped_seconds) == (None, None)
+
+
+def count(*layers_):
+    return sum(layer.count_params() for layer in layers_)
+
+
+def test_the_share_of_weights_that_a_term_can_change():
+    network = small_network()
+    trainable = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
+    description = describe(wrap(network, [KernelSimilarity(), OutputConsistency()]), verbose=False)
+    kernels, output = description.terms
+    assert description.trainable == trainable
+    assert kernels.reach == pytest.approx(count(network.get_layer("conv1"), network.get_layer("conv2")) / trainable)
+    assert output.reach == 1.0
+    assert description.unread == {}
+
+
+def test_frozen_layers_are_said(capsys):
+    network = small_network()
+    for name in ("conv0", "bn0", "conv1"):
+        network.get_layer(name).trainable = False
+    description = describe(wrap(network, [IntermediateConsistency(), KernelSimilarity()]))
+    taps, kernels = description.terms
+    assert taps.frozen == ("relu0",)  # The second is behind bn1, which trains.
+    assert kernels.frozen == ("conv1",)
+    assert capsys.readouterr().out.count("frozen: 1 of these") == 2
+
+
+def test_a_frozen_backbone_is_out_of_reach():
+    backbone = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Conv2D(4, 3, name="second")])
+    backbone.trainable = False
+    inputs = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(backbone(inputs))
+    network = keras.Model(inputs, layers.Dense(3, activation="softmax", name="head")(x))
+    kernels, output = describe(wrap(network, [KernelSimilarity(), OutputConsistency()]), verbose=False).terms
+    assert (kernels.reach, kernels.frozen) == (0.0, kernels.kernels)
+    assert (output.reach, output.frozen) == (1.0, ())
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_most_weights_in_layers_that_no_term_reads(wide, capsys):
+    """A convolution is read; a recurrent layer, ten times as large or a tenth, is not."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="conv0")(inputs)
+    x = layers.Conv2D(8, 3, name="conv1")(x)
+    x = layers.GRU(64 if wide else 1, name="memory")(layers.Reshape((16, 8))(x))
+    network = keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
+    description = describe(wrap(network, [KernelSimilarity()]))
+    assert next(iter(description.unread)) == ("memory" if wide else "conv0")
+    assert description.unread["memory"] == network.get_layer("memory").count_params()
+    assert "conv1" not in description.unread
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ("of the trainable weights lie in layers that no term reads: memory (14,208)" in printed) == wide
+
+
+def test_a_layer_that_is_called_twice_has_two_taps_and_its_weights_count_once():
+    inputs = keras.Input((8, 8, 3))
+    shared = layers.Conv2D(3, 3, padding="same", name="shared")
+    x = shared(layers.MaxPooling2D()(shared(inputs)))
+    network = keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
+    description = describe(wrap(network, [IntermediateConsistency(layers=["shared"])]), verbose=False)
+    assert description.terms[0].taps == {"shared": (None, 8, 8, 3), "shared (call 2)": (None, 4, 4, 3)}
+    assert description.trainable == shared.count_params() + 3 * 3 + 3
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_times_are_measured_and_nothing_changes(policy, capsys):
+    network, data = small_network(dropout=0.3, dtype=policy), small_data()
+    model = compiled(wrap(network))
+    model.fit(*data, verbose=0)
+    before = [ops.convert_to_numpy(variable).copy() for variable in model.variables]
+    optimizer = [ops.convert_to_numpy(variable).copy() for variable in model.optimizer.variables]
+    description = describe(model, data)
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), value, err_msg=variable.path)
+    for variable, value in zip(model.optimizer.variables, optimizer, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), value, err_msg=variable.path)
+    assert description.plain_seconds > 0
+    assert description.wrapped_seconds > 0
+    assert "ms plain" in " ".join(capsys.readouterr().out.split())
+    assert model.fit(*data, verbose=0).history["loss"][0] > 0
+
+
+def test_the_timed_steps_are_those_of_the_two_models(monkeypatch):
+    """One batch, with all its samples: the same number of steps plain and with the terms, in turn."""
+    steps = []
+    step = keras_collab.CollabModel.train_on_batch
+
+    def recorded(model, x, *args, **kwargs):
+        steps.append((list(model.terms), len(x)))
+        return step(model, x, *args, **kwargs)
+
+    monkeypatch.setattr(keras_collab.CollabModel, "train_on_batch", recorded)
+    describe(compiled(wrap(small_network(), [KernelSimilarity()])), small_data(samples=40), verbose=False)
+    assert steps[::2] == [([], 40)] * (len(steps) // 2)
+    assert steps[1::2] == [(["kernel_similarity"], 40)] * (len(steps) // 2)
+
+
+def test_bad_input():
+    network, data = small_network(), small_data()
+    with pytest.raises(TypeError, match=r"`describe` takes a wrapped network.*keras_collab.wrap"):
+        describe(network)
+    with pytest.raises(ValueError, match=r"call model.compile"):
+        describe(wrap(network), data)
+    with pytest.raises(TypeError, match=r"describe: data must be arrays.*Received: 128"):
+        describe(compiled(wrap(network)), 128)
+    with pytest.raises(ValueError, match=r"at least one batch"):
+        describe(compiled(wrap(network)), iter([]))
