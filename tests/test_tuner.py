@@ -130,7 +130,7 @@ def test_what_is_searched():
     hp.values |= {"output_consistency": False, "intermediate_consistency_layers": "conv[01]"}
     model = CollabHyperModel(small_network, given, balance=False, settings=settings, choose_terms=True).build(hp)
     (term,) = model.terms.values()
-    assert term.get_config()["layers"] == "conv[01]"
+    assert term.get_config()["layers"] == ["conv0", "conv1"]
     assert given[0].selection is None
 
 

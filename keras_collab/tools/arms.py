@@ -59,7 +59,7 @@ def make_arms(arms: Any) -> dict[str, Arm]:
     ready: dict[str, Arm] = {"plain": plain, "wrapped": wrap}
     for term in wrong_labels():
         ready[term.name] = _alone(type(term))
-    ready |= {"label_smoothing": label_smoothing, "balanced": balanced}
+    ready |= {"wrong_labels": _wrapper(wrong_labels), "label_smoothing": label_smoothing, "balanced": balanced}
     if isinstance(arms, Mapping):
         return {name: _arm(name, arm) for name, arm in arms.items()}
     unknown = [name for name in arms if name not in ready]
