@@ -72,4 +72,5 @@ class RampDown(keras.optimizers.schedules.LearningRateSchedule):
 
 def _progress(step: Any, begin: int, steps: int) -> Any:
     """The share of the ramp that is over at `step`, in [0, 1]."""
-    return ops.clip((ops.cast(step, "float32") - begin) / steps, 0.0, 1.0)
+    done = ops.cast(step, "float32") - begin
+    return ops.clip(done / steps, 0.0, 1.0)

@@ -152,13 +152,15 @@ def _trainable_weights(calls: Sequence[Call]) -> dict[int, int]:
 def _calls_reached(selection: Selection, graph: Graph) -> list[Call]:
     """The calls of layers that a term reads, and of all that come before its taps and the features of its head."""
     layers = [kernel.layer for kernel in selection.kernels]
-    tensors = [tap.tensor for tap in selection.taps]
+    calls = []
+    for tap in selection.taps:
+        calls += graph.ancestors(tap.tensor)
     if selection.head:
         layers.append(selection.head.layer)
-        tensors.append(selection.head.features)
-    calls = [call for call in graph.calls if call.operation in layers]
-    for tensor in tensors:
-        calls += graph.ancestors(tensor)
+        calls += graph.ancestors(selection.head.features)
+    for call in graph.calls:
+        if call.operation in layers:
+            calls.append(call)
     return calls
 
 
@@ -176,7 +178,10 @@ def _unread(graph: Graph, reached: set[int]) -> dict[str, int]:
 
 def _describe_term(term: Term, selection: Selection, graph: Graph, reach: float) -> TermDescription:
     trained = trained_part(selection, graph)
-    frozen = [tap.path for tap in selection.taps if tap not in trained.taps]
+    frozen = []
+    for tap in selection.taps:
+        if tap not in trained.taps:
+            frozen.append(tap.path)
     for kernel in selection.kernels:
         if not kernel.trainable:
             frozen.append(kernel.path)
@@ -215,7 +220,8 @@ def _lines(term: TermDescription) -> list[str]:
     if len(term.kernels) > 3:
         lines += [f"{len(term.kernels)} kernels", f"from {term.kernels[0]}", f"to {term.kernels[-1]}"]
     else:
-        lines += [f"kernel {path}" for path in term.kernels]
+        for path in term.kernels:
+            lines.append(f"kernel {path}")
     if term.frozen:
         lines.append(f"frozen: {len(term.frozen)} of these")
     return lines

@@ -69,10 +69,13 @@ def diagnose(
     network = model.network if isinstance(model, CollabModel) else model
     check_network(network)
     reader = NetworkReader(network)
-    taps, heads = reader.taps(layers, at_least=0), reader.heads
-    maps = [_Maps(tap) for tap in taps]
-    halves = [_Halves(head) for head in heads]
-    tensors = [tap.tensor for tap in taps] + [head.features for head in heads]
+    tensors, maps, halves = [], [], []
+    for tap in reader.taps(layers, at_least=0):
+        tensors.append(tap.tensor)
+        maps.append(_Maps(tap))
+    for head in reader.heads:
+        tensors.append(head.features)
+        halves.append(_Halves(head))
     tapped = reader.graph.tapped(tensors)
     samples = 0
     for x, y, _ in first_batches(diagnose, data, batches, batch_size):
