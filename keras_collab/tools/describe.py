@@ -19,7 +19,7 @@ from keras_collab.terms.term import Term
 from keras_collab.tools._batches import first_batches
 from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
 
-WARM_UP, STEPS = 2, 9  # Steps that are not timed, since Keras compiles in them; steps that are.
+WARM_UP, STEPS = 2, 5  # Steps that are not timed, since Keras compiles in them; steps that are.
 
 
 @dataclasses.dataclass(frozen=True)
