@@ -9,7 +9,15 @@ from keras import ops
 from keras_collab._checks import check_choice, check_range
 from keras_collab.network.layers import Kernel
 from keras_collab.network.select import Layers, NetworkReader, Selection
-from keras_collab.terms.pairs import Blocks, cosines, draw_index, mean_over_all_pairs, mean_over_pairs, scale_gradient
+from keras_collab.terms.pairs import (
+    Blocks,
+    cosines,
+    draw_index,
+    mean_over_all_pairs,
+    mean_over_pairs,
+    pick,
+    scale_gradient,
+)
 from keras_collab.terms.term import StepTensors, Term, Weight
 
 FORMS = ("cosine", "angle")
@@ -43,6 +51,12 @@ def kernel_similarity(filters: Any, form: str = "cosine") -> Any:
 
 def _pair_values(cosine: Any, form: str) -> Any:
     return ops.square(cosine) if form == "cosine" else squared_angles(cosine)
+
+
+def _of_group(kernel: Kernel, group: Any) -> Any:
+    """The filters of one group, `(size, filters)`; the group may be drawn."""
+    filters = kernel.read()
+    return filters if kernel.groups == 1 else pick(filters, {0: group})
 
 
 @keras.saving.register_keras_serializable("keras_collab")
@@ -115,7 +129,7 @@ class KernelSimilarity(Term):
         count = ops.convert_to_tensor([cut.count for cut in blocks], dtype="int32")
         combs, runs = draw_index(draws[0], count), draw_index(draws[1], count)
         groups = draw_index(draws[2], [kernel.groups for kernel in kernels])
-        filters = [kernel.read(group) for kernel, group in zip(kernels, ops.unstack(groups), strict=True)]
+        filters = [_of_group(kernel, group) for kernel, group in zip(kernels, ops.unstack(groups), strict=True)]
         left = [cut.comb(*pair) for cut, *pair in zip(blocks, filters, ops.unstack(combs), strict=True)]
         right = [cut.run(*pair) for cut, *pair in zip(blocks, filters, ops.unstack(runs), strict=True)]
         values = _pair_values(cosines(ops.stack(left), ops.stop_gradient(ops.stack(right))), self.form)

@@ -314,8 +314,7 @@ class _Halves:
 
 def _filters(kernel: Kernel) -> Filters:
     similarities = []
-    for group in range(kernel.groups):
-        filters = _float32(kernel.read(group)).astype("float64")
+    for filters in np.reshape(_float32(kernel.read()), (kernel.groups, kernel.size, kernel.filters)).astype("float64"):
         lengths = np.linalg.norm(filters, axis=0)
         directions = filters / np.maximum(lengths, 1e-6 * lengths.mean() + 1e-30)
         squares = np.square(directions.T @ directions)
