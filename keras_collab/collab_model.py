@@ -94,6 +94,7 @@ class _Internals:
 
 def _tensors_of(selection: Selection) -> list[keras.KerasTensor]:
     tensors = [tap.tensor for tap in selection.taps]
+    tensors += [tap.mask for tap in selection.taps if tap.mask is not None]
     if selection.head:
         tensors.append(selection.head.features)
     return tensors
@@ -189,8 +190,13 @@ class CollabModel(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def fit(self, *args, **kwargs):
+        self._internals.graph.check_unchanged()
         with _values_kept(self):
             return super().fit(*args, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        self._internals.graph.check_unchanged()
+        return super().train_on_batch(*args, **kwargs)
 
     def train_step(self, *args, **kwargs):
         with training_step(self):
@@ -262,6 +268,7 @@ class CollabModel(keras.Model):
             head = read_head(selection.head, taps[id(selection.head.features)])
         tensors = StepTensors(
             taps=tuple(tap.channels_last(taps[id(tap.tensor)]) for tap in selection.taps),
+            masks=tuple(taps.get(id(tap.mask)) for tap in selection.taps),
             head=head,
             kernels=selection.kernels,
             outputs=outputs,

@@ -9,10 +9,11 @@ next block in a network that has branches.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import keras
 
+from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Call, Graph
 from keras_collab.network.layers import kernel_of
 
@@ -47,7 +48,7 @@ _ENDS_FEATURE_MAPS = (
 def stage_ends(graph: Graph, output: keras.KerasTensor) -> list[Call]:
     """The calls whose outputs end a stage on the way to `output`, the deepest last."""
     calls = graph.ancestors(output)
-    first = channels_first(graph, graph.calls)
+    first = channels_first(graph)
     crossed = _crossed_by_all_paths(calls, output)
     maps = _feature_maps(graph, calls, crossed)
     merges = [call for call in maps if _merges(graph, call, first)]
@@ -58,18 +59,7 @@ def stage_ends(graph: Graph, output: keras.KerasTensor) -> list[Call]:
         ends.append(([call for call in stage if call in crossed] or _widest(graph, stage, first))[-1])
     if len(ends) > 1:
         return [call for call in calls if call in ends]  # A decoder's stages come from coarse to fine.
-    return _evenly(_block_ends(_before_last_kernel(calls), crossed))
-
-
-def channels_first(graph: Graph, calls: Iterable[Call]) -> dict[int, bool]:
-    """For every tensor (by id) whether its channels are on axis 1, as the last convolution before it says."""
-    first: dict[int, bool] = {}
-    for call in calls:
-        kernel = kernel_of(call.operation, call.path)
-        inherited = any(first.get(id(x), False) for x in call.inputs)
-        value = inherited if kernel is None or kernel.dense else kernel.channels_first
-        first.update((id(output), value and len(graph.shape(output)) > 2) for output in call.outputs)
-    return first
+    return _evenly(_block_ends(graph, _before_last_kernel(calls), crossed))
 
 
 def _crossed_by_all_paths(calls: Sequence[Call], output: keras.KerasTensor) -> set[Call]:
@@ -104,7 +94,7 @@ def _feature_maps(graph: Graph, calls: Sequence[Call], crossed: set[Call]) -> li
             break
         if _is_convolution(call) or any(id(x) in after_convolution for x in call.inputs):
             after_convolution.update(id(output) for output in call.outputs)
-            if len(graph.shape(call.output)) > 2:
+            if len(graph.shape(call.output)) > 2 and graph.is_per_sample(call.output):
                 maps.append(call)
     return maps
 
@@ -173,11 +163,11 @@ def _before_last_kernel(calls: Sequence[Call]) -> Sequence[Call]:
     return calls[:last]
 
 
-def _block_ends(calls: Sequence[Call], crossed: set[Call]) -> list[Call]:
+def _block_ends(graph: Graph, calls: Sequence[Call], crossed: set[Call]) -> list[Call]:
     """Of every layer with a kernel, and what refines its output, the last call that all paths cross."""
     ends: list[Call] = []
     for call in calls:
-        if call not in crossed or not (_works(call) or len(call.inputs) > 1):
+        if call not in crossed or not graph.is_per_sample(call.output) or not (_works(call) or len(call.inputs) > 1):
             continue
         if ends and isinstance(call.operation, _REFINING):
             ends[-1] = call

@@ -1,7 +1,8 @@
 """A network as a flat list of layer calls. The only file that knows Keras' graph API.
 
 Backbones nested as layers are flattened: their own layers are called again on new symbolic inputs, so
-that a tap inside a backbone is connected to the network's input. No variable is made or copied.
+that a tap inside a backbone is connected to the network's input. No variable is made or copied. A nested model that
+does more than run its layers, or is called with more than its inputs, is one opaque layer.
 """
 
 import contextlib
@@ -12,13 +13,32 @@ from typing import Any
 
 import keras
 from keras import ops, tree
+from keras.src import backend
 from keras.src.models.functional import Functional
 
-# Stands for a size that the network leaves open (None) when stages are told apart by their sizes.
-NOMINAL_SIZE = 224
+from keras_collab.network.sizes import probe
 
 # What a user's subclass of a graph model may override; wrapping would silently pass it by.
-_OVERRIDES = ("call", "train_step", "test_step", "compute_loss", "compute_metrics")
+_OVERRIDES = (
+    "__call__",
+    "call",
+    "compile",
+    "compute_loss",
+    "compute_metrics",
+    "evaluate",
+    "fit",
+    "get_metrics_result",
+    "make_predict_function",
+    "make_test_function",
+    "make_train_function",
+    "predict",
+    "predict_on_batch",
+    "predict_step",
+    "test_on_batch",
+    "test_step",
+    "train_on_batch",
+    "train_step",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +56,7 @@ class Call:
     path: str
     inputs: tuple[keras.KerasTensor, ...]
     outputs: tuple[keras.KerasTensor, ...]
+    arguments: Any  # Keras' symbolic arguments of the call.
 
     @property
     def name(self) -> str:
@@ -56,39 +77,57 @@ class Graph:
     def __init__(self, network: keras.Model):
         self.name = network.name
         self.output_names = _output_names(symbolic_ends(network)[1])
-        self.inputs, self.outputs, paths = _flatten(network)
+        self.inputs, self.outputs, paths, models = _flatten(network)
+        self._state = [(model, _state(model)) for model in models]
         self.calls = _topological_calls(self.inputs, self.outputs, paths)
-        self._shapes = self._known_shapes(network)
+        self._masks = _masks(self.inputs, self.calls)
+        with_masks = [self.outputs, list(self._masks.values())]
+        self._sizes = probe(self.inputs, _topological_calls(self.inputs, with_masks, paths))
         self.producer = {id(output): call for call in self.calls for output in call.outputs}
 
     def shape(self, tensor: keras.KerasTensor) -> tuple[Any, ...]:
-        """The shape of a tensor; sizes left open by the network are those for a nominal input."""
-        return self._shapes[id(tensor)]
+        """The shape of a tensor; sizes left open by the network are those for inputs of a size that it accepts."""
+        return (None, *self._sizes.shapes[id(tensor)][1:])
+
+    def is_per_sample(self, tensor: keras.KerasTensor) -> bool:
+        """Whether the first axis of a tensor counts the samples of the batch, not frames or windows folded into it."""
+        return self._sizes.shapes[id(tensor)][:1] == (self._sizes.batch,)
+
+    def mask(self, tensor: keras.KerasTensor) -> keras.KerasTensor | None:
+        """Which positions of a tensor Keras counts, `(batch, positions...)` of booleans; None for all of them."""
+        mask = self._masks.get(id(tensor))
+        if mask is None:
+            return None
+        sizes = self._sizes.shapes[id(mask)]
+        fits = len(sizes) < len(tensor.shape) and sizes == self._sizes.shapes[id(tensor)][: len(sizes)]
+        return mask if fits else None
 
     def ancestors(self, tensor: keras.KerasTensor) -> list[Call]:
         """The calls that `tensor` depends on, its own producer last, in topological order."""
         wanted = {id(tensor)}
-        found = []
+        needed = []
         for call in reversed(self.calls):
             if any(id(output) in wanted for output in call.outputs):
-                found.append(call)
+                needed.append(call)
                 wanted.update(id(x) for x in call.inputs)
-        return found[::-1]
+        return needed[::-1]
 
     def tapped(self, taps: Sequence[keras.KerasTensor]) -> keras.Model:
         """The same layers as a model that also returns `taps`: `{"outputs": ..., "taps": [...]}`."""
-        with _numbered({call.operation: None for call in self.calls}):
-            return keras.Model(self.inputs, {"outputs": self.outputs, "taps": list(taps)})
+        outputs = {"outputs": self.outputs, "taps": list(taps)}
+        calls = _topological_calls(self.inputs, outputs, {})  # A tap's mask may need calls that the outputs do not.
+        with _numbered({call.operation: None for call in calls}):
+            return keras.Model(self.inputs, outputs)
 
-    def _known_shapes(self, network: keras.Model) -> dict[int, tuple[int | None, ...]]:
-        tensors = _all_tensors(self.inputs, self.calls)
-        shapes = [tuple(x.shape) for x in tensors]
-        if any(None in x.shape[1:] for x in tree.flatten(self.inputs)):
-            inputs = tree.map_structure(_nominal_input, self.inputs)
-            outputs = _replay(network, inputs, prefix="", training=None, paths={})
-            twins = _all_tensors(inputs, _topological_calls(inputs, outputs, {}))
-            shapes = [tuple(x.shape) for x in twins]
-        return {id(x): shape for x, shape in zip(tensors, shapes, strict=True)}
+    def check_unchanged(self) -> None:
+        """Raises if layers of the network were added, removed or quantized after it was read."""
+        for model, state in reversed(self._state):  # The innermost is the one that was changed.
+            if _state(model) != state:
+                raise ValueError(
+                    f"Network '{model.name}' was changed after it was wrapped: layers were added, removed or "
+                    "quantized, and the wrapped model would go on with the old ones. Wrap the network again, "
+                    "keras_collab.wrap(network), and compile that model."
+                )
 
 
 def check_network(network: Any) -> None:
@@ -109,20 +148,33 @@ def check_network(network: Any) -> None:
             "so there is no graph of layers to read. Build it as keras.Model(inputs, outputs), for instance with "
             "inputs = keras.Input(shape) and outputs = network(inputs) over its parts."
         )
-    overridden = [name for name in _OVERRIDES if not _is_keras_own(type(network), name)]
+    overridden = [name for name in _OVERRIDES if not is_keras_own(type(network), name)]
     if overridden:
         raise ValueError(
             f"Network '{network.name}' ({type(network).__name__}) overrides {', '.join(overridden)}, which training "
-            "the wrapped network would pass by. Wrap keras.Model(network.inputs, network.outputs) instead."
+            "the wrapped network would pass by. Wrap keras.Model(network.inputs, network.outputs) instead, and do "
+            "before training what these do, such as preprocessing the data. Of a keras-hub task wrap that, or a model "
+            "made of its backbone."
         )
 
 
-def _is_keras_own(cls: type, method: str) -> bool:
+def is_keras_own(cls: type, method: str) -> bool:
+    """Whether a class has the method from Keras, not from a subclass of its own."""
     return getattr(cls, method).__module__.partition(".")[0] == "keras"
 
 
+def _state(model: keras.Model) -> list[Any]:
+    """What changes when layers are added to a Sequential, removed from it, or quantized."""
+    ends = [id(x) for x in tree.flatten(symbolic_ends(model))]
+    return ends + [layer.dtype_policy.name for layer in model._flatten_layers()]
+
+
 def _has_graph(operation: Any) -> bool:
-    return isinstance(operation, Functional | keras.Sequential) and _is_keras_own(type(operation), "call")
+    """Whether Keras' own call of a model does no more than run its layers."""
+    if not isinstance(operation, Functional | keras.Sequential) or not operation.built:
+        return False
+    plain = operation.activity_regularizer is None and not operation.supports_masking
+    return plain and all(is_keras_own(type(operation), name) for name in ("__call__", "call"))
 
 
 def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
@@ -153,67 +205,123 @@ def _numbered(operations: Iterable[Any]) -> Iterator[None]:
             operation.name = name
 
 
-def _flatten(network: keras.Model) -> tuple[Any, Any, dict[int, str]]:
-    """The network's own symbolic inputs and outputs, or new ones that run through nested models."""
+def _flatten(network: keras.Model) -> tuple[Any, Any, dict[int, str], list[keras.Model]]:
+    """The network's own symbolic inputs and outputs, or new ones that run through nested models.
+
+    Returns:
+        Inputs, outputs, the paths of the layers that made new tensors, and the models whose layers were read.
+    """
     inputs, outputs = symbolic_ends(network)
     if not any(_has_graph(layer) for layer in network.layers):
-        return inputs, outputs, {}
-    paths: dict[int, str] = {}
+        return inputs, outputs, {}, [network]
+    replay = _Replay(models=[network])
     inputs = tree.map_structure(_same_input, inputs)
-    return inputs, _replay(network, inputs, prefix="", training=None, paths=paths), paths
+    return inputs, replay.run(network, inputs, prefix="", training=None), replay.paths, replay.models
 
 
-def _replay(model: keras.Model, inputs: Any, prefix: str, training: bool | None, paths: dict[int, str]) -> Any:
-    """Calls the layers of `model` on new symbolic `inputs`, going into nested models.
+@dataclasses.dataclass
+class _Replay:
+    """Calls layers again on new symbolic tensors, going into nested models.
 
     What `backbone(x, training=False)` says holds for every layer inside, as far as Keras heeds it: in 3.15 `fit`
     overrides it (keras issue 20285), so that only `trainable = False` freezes BatchNormalization.
+
+    Attributes:
+        models: those whose layers were called.
+        paths: for every tensor that was made, by id, the path of its layer.
     """
 
-    def operation_fn(operation):
-        def call(*args, **kwargs):
-            stated = kwargs.pop("training", None)
-            stated = training if stated is None else stated
-            path = prefix + operation.name
-            if _has_graph(operation):
-                entering = _entering(operation, args[0] if args else kwargs["inputs"], path + "/", paths)
-                return _replay(operation, entering, path + "/", stated, paths)
-            if stated is not None and "training" in inspect.signature(operation.call).parameters:
-                kwargs["training"] = stated
-            outputs = operation(*args, **kwargs)
-            paths.update((id(output), path) for output in tree.flatten(outputs))
-            return outputs
+    models: list[keras.Model]
+    paths: dict[int, str] = dataclasses.field(default_factory=dict)
 
-        return call
+    def run(self, model: keras.Model, inputs: Any, prefix: str, training: bool | None) -> Any:
+        """Calls all layers of a model on new inputs; returns its outputs."""
+        starts, ends = symbolic_ends(model)
+        values = dict(zip(map(id, tree.flatten(starts)), tree.flatten(inputs), strict=True))
+        for call in _topological_calls(starts, ends, {}):
+            outputs = self.call(call, prefix + call.name, training, *call.arguments.fill_in(values))
+            values.update(zip(map(id, call.outputs), tree.flatten(outputs), strict=True))
+        return tree.map_structure(lambda x: values[id(x)], ends)
 
-    return keras.Model(*symbolic_ends(model))._run_through_graph(inputs, operation_fn)
+    def call(self, call: Call, path: str, training: bool | None, args: Any, kwargs: Any) -> Any:
+        """Calls one layer, or all layers of a nested model, on new arguments."""
+        layer, parameters = call.operation, inspect.signature(call.operation.call)
+        if _has_graph(layer) and _has_plain_arguments(call):
+            given = parameters.bind(*args, **kwargs).arguments
+            entering = self._entering(layer, given["inputs"], path + "/")
+            if entering is not None:
+                self.models.append(layer)
+                stated = given.get("training")
+                return self.run(layer, entering, path + "/", training if stated is None else stated)
+        if training is not None and "training" in parameters.parameters and kwargs.get("training") is None:
+            kwargs["training"] = training
+        outputs = layer(*args, **kwargs)
+        self.paths.update((id(output), path) for output in tree.flatten(outputs))
+        return outputs
+
+    def _entering(self, model: keras.Model, inputs: Any, prefix: str) -> list[Any] | None:
+        """What a nested model is called on as its layers see it: in the order and of the dtype of its own inputs.
+
+        None if Keras adds or removes an axis first.
+        """
+        expected = tree.flatten(symbolic_ends(model)[0])
+        entering = _in_order(symbolic_ends(model)[0], inputs)
+        if [_rank(x) for x in entering] != [_rank(x) for x in expected]:
+            return None
+        for index, (x, original) in enumerate(zip(entering, expected, strict=True)):
+            if x is not None and x.dtype != original.dtype:  # None is an optional input.
+                entering[index] = ops.cast(x, original.dtype)
+                self.paths[id(entering[index])] = prefix + original.name
+        return entering
 
 
-def _entering(model: keras.Model, inputs: Any, prefix: str, paths: dict[int, str]) -> list[Any]:
-    """What a nested model is called on as its layers see it: in the order and of the dtype of its own inputs."""
-    structure = symbolic_ends(model)[0]
-    expected = tree.flatten(structure)
-    by_name = isinstance(inputs, dict) and not isinstance(structure, dict)
-    entering = [inputs[x.name] for x in expected] if by_name else tree.flatten(inputs)
-    for index, (x, own) in enumerate(zip(entering, expected, strict=True)):
-        if x is not None and x.dtype != own.dtype:  # None is an optional input.
-            entering[index] = ops.cast(x, own.dtype)
-            paths[id(entering[index])] = prefix + own.name
-    return entering
+def _has_plain_arguments(call: Call) -> bool:
+    """Whether a nested model is called with its inputs alone, and masks at most that these carry themselves.
+
+    Keras 3.15 writes the masks that it finds on the inputs into the arguments of the call.
+    """
+    given = inspect.signature(call.operation.call).bind(*call.arguments.args, **call.arguments.kwargs).arguments
+    masks = tree.flatten(given.get("mask"))
+    if all(mask is None for mask in masks):
+        return not given.get("kwargs")
+    carried = [backend.get_keras_mask(x) for x in tree.flatten(given["inputs"])]
+    return not given.get("kwargs") and [id(mask) for mask in masks] == [id(mask) for mask in carried]
+
+
+def _rank(tensor: Any) -> int | None:
+    return None if tensor is None else len(tensor.shape)
+
+
+def _in_order(structure: Any, inputs: Any) -> list[Any]:
+    """What a model is called on in the order of its own inputs; of a dict Keras takes the keys that it needs."""
+    if not isinstance(inputs, dict):
+        return tree.flatten(inputs)
+    if isinstance(structure, dict):
+        return tree.flatten({key: inputs.get(key) for key in structure})
+    return [inputs.get(x.name) for x in tree.flatten(structure)]
 
 
 def _same_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    return _input_of_shape(tensor, tensor.shape)
-
-
-def _nominal_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    batch, *sizes = tensor.shape
-    return _input_of_shape(tensor, (batch, *(NOMINAL_SIZE if size is None else size for size in sizes)))
-
-
-def _input_of_shape(tensor: keras.KerasTensor, shape: tuple[int | None, ...]) -> keras.KerasTensor:
-    config = {**tensor._keras_history.operation.get_config(), "batch_shape": shape}
+    config = {**tensor._keras_history.operation.get_config(), "batch_shape": tensor.shape}
     return keras.layers.InputLayer.from_config(config).output
+
+
+def _masks(inputs: Any, calls: Sequence[Call]) -> dict[int, keras.KerasTensor]:
+    """The masks that Keras attached to tensors when the layers were called, by the tensors' id."""
+    masks = {id(x): backend.get_keras_mask(x) for call in calls for x in call.outputs}
+    computable = {id(mask): _is_computable(inputs, mask) for mask in masks.values()}
+    return {key: mask for key, mask in masks.items() if computable[id(mask)]}
+
+
+def _is_computable(inputs: Any, tensor: Any) -> bool:
+    """Whether a tensor follows from the inputs; masks of a graph that Keras cloned hang on the graph before."""
+    if not isinstance(tensor, keras.KerasTensor):
+        return False
+    try:
+        keras.Function(inputs, tensor)
+    except ValueError:
+        return False
+    return True
 
 
 def _topological_calls(inputs: Any, outputs: Any, paths: dict[int, str]) -> list[Call]:
@@ -229,7 +337,8 @@ def _topological_calls(inputs: Any, outputs: Any, paths: dict[int, str]) -> list
         if dependencies_done:
             done.add(id(node))
             path = paths.get(id(node.outputs[0]), node.operation.name)
-            calls.append(Call(node.operation, path, tuple(node.input_tensors), tuple(node.outputs)))
+            tensors = tuple(node.input_tensors), tuple(node.outputs)
+            calls.append(Call(node.operation, path, *tensors, node.arguments))
             continue
         stack.append((node, True))
         stack.extend((_node(x), False) for x in reversed(node.input_tensors) if id(x) not in known)
@@ -239,7 +348,3 @@ def _topological_calls(inputs: Any, outputs: Any, paths: dict[int, str]) -> list
 def _node(tensor: keras.KerasTensor) -> Any:
     operation, node_index, _ = tensor._keras_history
     return operation._inbound_nodes[node_index]
-
-
-def _all_tensors(inputs: Any, calls: Sequence[Call]) -> list[keras.KerasTensor]:
-    return [*tree.flatten(inputs), *(output for call in calls for output in call.outputs)]

@@ -159,6 +159,8 @@ def _head_at(graph: Graph, call: Call, activation: str, name: str, index: int) -
     layer = call.operation
     kernel = kernel_of(layer, call.path)
     shape = graph.shape(call.inputs[0])
+    if not graph.is_per_sample(call.inputs[0]):
+        return f"the first axis of the features of layer '{call.path}' does not count the samples of the batch"
     if kernel is None or not _reads_one_vector(kernel, shape):
         return f"layer '{call.path}' ({type(layer).__name__}) reads features of shape {shape}, one vector is expected"
     own = _name_of(layer.activation)

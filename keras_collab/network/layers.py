@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_collab.network.graph import is_keras_own
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kernel:
@@ -47,27 +49,43 @@ class Kernel:
     @property
     def trainable(self) -> bool:
         """Whether training moves it; asked when a step is traced, so freezing before compile counts."""
-        return any(variable.trainable for variable in self.layer.weights if variable.name == self.weight)
+        names = (self.weight, "lora_kernel_a", "lora_kernel_b")
+        return any(variable.trainable for variable in self.layer.weights if variable.name in names)
 
     def read(self) -> Any:
-        """The filters as the columns of a matrix, `(size, filters)`; `(groups, size, filters)` for several groups."""
+        """The filters as the layer applies them (LoRA's update included), in the layer's own precision.
+
+        Returns:
+            `(size, filters)`, or `(groups, size, filters)` for more than one group.
+        """
         values = ops.convert_to_tensor(getattr(self.layer, self.weight))
         if self.filter_axis == -2:
             values = ops.swapaxes(values, -1, -2)
         if self.groups == 1:
             return ops.reshape(values, (self.size, self.filters))
-        return ops.transpose(ops.reshape(values, (self.size, self.groups, self.filters)), (1, 0, 2))
+        return ops.swapaxes(ops.reshape(values, (self.size, self.groups, self.filters)), 0, 1)
+
+
+def kernel_of(operation: Any, path: str) -> Kernel | None:
+    """The filters of a layer, or None if it has none, or does with them what only its own code knows.
+
+    The latter are quantized layers, and layers of a user's class that overrides how Keras' own applies its kernel.
+    """
+    if not isinstance(operation, keras.Layer) or operation.quantization_mode is not None:
+        return None
+    methods = [name for name in ("call", "convolution_op") if getattr(type(operation), name, None)]
+    return _kernel(operation, path) if all(is_keras_own(type(operation), name) for name in methods) else None
 
 
 @functools.singledispatch
-def kernel_of(layer: Any, path: str) -> Kernel | None:
+def _kernel(layer: Any, path: str) -> Kernel | None:
     """The filters of `layer`, or None for a layer that has none. One registration a kind of layer."""
     return None
 
 
-@kernel_of.register(keras.layers.Conv1D)
-@kernel_of.register(keras.layers.Conv2D)
-@kernel_of.register(keras.layers.Conv3D)
+@_kernel.register(keras.layers.Conv1D)
+@_kernel.register(keras.layers.Conv2D)
+@_kernel.register(keras.layers.Conv3D)
 def _convolution(layer, path):
     *window, channels, filters = layer.kernel.shape
     return Kernel(
@@ -83,9 +101,9 @@ def _convolution(layer, path):
     )
 
 
-@kernel_of.register(keras.layers.Conv1DTranspose)
-@kernel_of.register(keras.layers.Conv2DTranspose)
-@kernel_of.register(keras.layers.Conv3DTranspose)
+@_kernel.register(keras.layers.Conv1DTranspose)
+@_kernel.register(keras.layers.Conv2DTranspose)
+@_kernel.register(keras.layers.Conv3DTranspose)
 def _transposed_convolution(layer, path):
     *window, filters, channels = layer.kernel.shape
     return Kernel(
@@ -100,8 +118,8 @@ def _transposed_convolution(layer, path):
     )
 
 
-@kernel_of.register(keras.layers.SeparableConv1D)
-@kernel_of.register(keras.layers.SeparableConv2D)
+@_kernel.register(keras.layers.SeparableConv1D)
+@_kernel.register(keras.layers.SeparableConv2D)
 def _separable_convolution(layer, path):
     channels, filters = layer.pointwise_kernel.shape[-2:]
     return Kernel(
@@ -115,8 +133,8 @@ def _separable_convolution(layer, path):
     )
 
 
-@kernel_of.register(keras.layers.DepthwiseConv1D)
-@kernel_of.register(keras.layers.DepthwiseConv2D)
+@_kernel.register(keras.layers.DepthwiseConv1D)
+@_kernel.register(keras.layers.DepthwiseConv2D)
 def _depthwise_convolution(layer, path):
     *window, channels, multiplier = layer.kernel.shape
     return Kernel(
@@ -132,7 +150,7 @@ def _depthwise_convolution(layer, path):
     )
 
 
-@kernel_of.register(keras.layers.Dense)
+@_kernel.register(keras.layers.Dense)
 def _dense(layer, path):
     features, units = layer.kernel.shape
     return Kernel(path=path, layer=layer, weight="kernel", filters=units, size=features, dense=True)

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_collab.network.auto import channels_first, stage_ends
+from keras_collab.network.auto import stage_ends
+from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Call, Graph
 from keras_collab.network.head import Head, find_heads
 from keras_collab.network.layers import Kernel, kernel_of
@@ -30,14 +31,16 @@ class Tap:
     Attributes:
         path: names from the network down to the layer.
         tensor: the symbolic output.
-        shape: its shape; sizes that the network leaves open are those for a nominal input.
+        shape: its shape; None for the batch and for sizes that the network leaves open.
         channels_first: channels are on axis 1, not on the last.
+        mask: symbolic, which positions count, `(batch, positions...)` of booleans; None for all of them.
     """
 
     path: str
     tensor: keras.KerasTensor
     shape: tuple[int | None, ...]
     channels_first: bool
+    mask: keras.KerasTensor | None = None
 
     def channels_last(self, values: Any) -> Any:
         """The tap's values, or its symbolic tensor, with the channels on the last axis."""
@@ -53,8 +56,8 @@ class Tap:
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Sizes of the axes that are neither batch nor channels; empty after global pooling."""
-        return tuple(int(size or 0) for size in (self.shape[2:] if self.channels_first else self.shape[1:-1]))
+        """Sizes of the axes that are neither batch nor channels, 1 for an open one; empty after global pooling."""
+        return tuple(int(size or 1) for size in (self.shape[2:] if self.channels_first else self.shape[1:-1]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +100,14 @@ class NetworkReader:
                 f"{at_least} layers are needed, {len(calls)} found in network '{self.graph.name}' for "
                 f"layers={layers!r}: {found}. Name more of them; {_LAYERS_HELP}."
             )
-        first = channels_first(self.graph, self.graph.calls)
-        return tuple(Tap(c.path, c.output, self.graph.shape(c.output), first[id(c.output)]) for c in calls)
+        folded = [call.path for call in calls if not self.graph.is_per_sample(call.output)]
+        if folded:
+            raise ValueError(
+                f"layers {folded} of network '{self.graph.name}' give tensors whose first axis does not count the "
+                "samples of the batch: frames, patches or windows are folded into it. Choose layers before or after."
+            )
+        first = channels_first(self.graph)
+        return tuple(_tap(self.graph, call, first[id(call.output)]) for call in calls)
 
     def kernels(self, layers: Layers = "auto", *, at_least: int = 1) -> tuple[Kernel, ...]:
         """The filters of the chosen layers, each layer once, in the order of the network.
@@ -214,6 +223,11 @@ class NetworkReader:
         close = difflib.get_close_matches(asked, names, n=3)
         hint = f"Close matches: {', '.join(repr(name) for name in close)}. " if close else ""
         return f"no name of {kind} matches {asked!r} in network '{self.graph.name}'. {hint}{_LAYERS_HELP}."
+
+
+def _tap(graph: Graph, call: Call, channels_first: bool) -> Tap:
+    tensor = call.output
+    return Tap(call.path, tensor, (None, *tensor.shape[1:]), channels_first, graph.mask(tensor))
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

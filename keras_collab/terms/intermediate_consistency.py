@@ -74,7 +74,7 @@ class IntermediateConsistency(Term):
         return Selection(taps=network.taps(self.layers, at_least=2))
 
     def call(self, tensors: StepTensors) -> Any:
-        features = [pool(tap) for tap in tensors.taps]
+        features = [pool(tap, mask) for tap, mask in zip(tensors.taps, tensors.masks, strict=True)]
         if self.target == "outputs":
             target = ops.reshape(tensors.head.logits, (ops.shape(features[0])[0], -1))
         else:

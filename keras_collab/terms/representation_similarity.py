@@ -121,19 +121,23 @@ class RepresentationSimilarity(Term):
     def call(self, tensors: StepTensors) -> Any:
         draws = keras.random.uniform((len(tensors.taps), 3, 3), dtype="float32", seed=self.seed_generator)
         total = ops.zeros((), dtype="float32")
-        for index, tap in enumerate(tensors.taps):
-            total = total + self._estimate(tap, draws[index])
+        for index, (tap, mask) in enumerate(zip(tensors.taps, tensors.masks, strict=True)):
+            total = total + self._estimate(tap, mask, draws[index])
         return scale_gradient(total / len(tensors.taps), 2.0)  # The gradient towards one channel stands for both.
 
-    def _estimate(self, tap: Any, draws: Any) -> Any:
+    def _estimate(self, tap: Any, mask: Any, draws: Any) -> Any:
         blocks = Blocks(tap.shape[-1], self.max_channels)
         first, second = blocks.draw(draws[0, 0]), blocks.draw(draws[0, 1])
         positions = sample_positions(tap, self.max_positions, draws[1:])
         rows, columns = blocks.take(positions, first), blocks.take(positions, second)
-        values = squared_correlations(rows, ops.stop_gradient(columns))
+        counts, count = None, ops.cast(ops.shape(positions)[0], "float32")
+        if mask is not None:
+            counts = ops.cast(ops.expand_dims(mask, -1), "float32")
+            counts = sample_positions(counts, self.max_positions, draws[1:])
+            count = ops.sum(counts)
+        values = squared_correlations(rows, ops.stop_gradient(columns), counts)
         mean = mean_over_pairs(values, blocks.items(first), blocks.items(second), blocks.pair_weight)
-        count = ops.cast(ops.shape(positions)[0], "float32")
-        return mean * ops.minimum((count - 1.0) / _ENOUGH_ROWS, 1.0)
+        return mean * ops.clip((count - 1.0) / _ENOUGH_ROWS, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
         return {

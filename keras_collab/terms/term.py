@@ -32,6 +32,7 @@ class StepTensors:
 
     Attributes:
         taps: one tensor a tap, `(batch, positions..., channels)`, in the network's own precision.
+        masks: one mask a tap, `(batch, positions...)`, true for the positions that count; None where all do.
         head: features, kernel, bias and logits of the classifier in float32 (`HeadValues`), or None.
         kernels: the kernels that train; `kernel.read()` gives their filters.
         outputs: the network's outputs.
@@ -40,6 +41,7 @@ class StepTensors:
     """
 
     taps: tuple[Any, ...]
+    masks: tuple[Any, ...]
     head: Any  # HeadValues
     kernels: tuple[Kernel, ...]
     outputs: Any

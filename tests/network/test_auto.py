@@ -117,15 +117,14 @@ def test_small_images_have_the_same_stages(name, size):
     assert [tap.path for tap in reader.taps()] == STAGES[name]
 
 
-def test_open_sizes_are_read_as_for_a_nominal_image():
+def test_open_sizes_have_the_same_stages():
     reader = read(lambda: keras.applications.ResNet50(weights=None, include_top=False, pooling="avg"))
     taps = reader.taps()
-    assert taps[0].tensor.shape == (None, None, None, 256)
     assert {tap.path: tap.shape for tap in taps} == {
-        "conv2_block3_out": (None, 56, 56, 256),
-        "conv3_block4_out": (None, 28, 28, 512),
-        "conv4_block6_out": (None, 14, 14, 1024),
-        "conv5_block3_out": (None, 7, 7, 2048),
+        "conv2_block3_out": (None, None, None, 256),
+        "conv3_block4_out": (None, None, None, 512),
+        "conv4_block6_out": (None, None, None, 1024),
+        "conv5_block3_out": (None, None, None, 2048),
     }
 
 
@@ -298,7 +297,7 @@ def test_text_convolutions():
     for name in ("first", "second"):
         x = layers.MaxPooling1D()(layers.Conv1D(4, 3, padding="same", activation="relu", name=name)(x))
     taps = NetworkReader(keras.Model(tokens, layers.Dense(3)(layers.GlobalMaxPooling1D()(x)))).taps()
-    assert {tap.path: tap.shape for tap in taps} == {"first": (None, 224, 4), "second": (None, 112, 4)}
+    assert {tap.path: tap.shape for tap in taps} == {"first": (None, None, 4), "second": (None, None, 4)}
 
 
 # Networks of one resolution get four taps, evenly spaced over their blocks, the last block included.

@@ -1,0 +1,44 @@
+"""On which axis a tensor has its channels: where the layer that made it puts them."""
+
+from typing import Any
+
+import keras
+
+from keras_collab.network.graph import Graph
+
+# Layers that work on the last axis, and what moves axes about: the output's channels are on the last axis.
+_ON_THE_LAST_AXIS = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+    keras.layers.RNN,
+    keras.layers.Reshape,
+    keras.layers.Permute,
+    keras.layers.Wrapper,
+)
+_MOVING = ("Reshape", "Transpose", "Moveaxis", "Swapaxes", "Matmul", "Einsum", "Dot", "Tensordot")
+
+
+def channels_first(graph: Graph) -> dict[int, bool]:
+    """For every tensor of a network, by id, whether its channels are on axis 1."""
+    first: dict[int, bool] = {}
+    for call in graph.calls:
+        inherited = [first.get(id(x), False) for x in call.inputs if len(x.shape) == len(call.output.shape)]
+        value = _puts_first(call.operation, any(inherited))
+        first.update((id(output), value and len(output.shape) > 2) for output in call.outputs)
+    return first
+
+
+def _puts_first(operation: Any, inherited: bool) -> bool:
+    """Whether the output has its channels on axis 1, given whether an input has."""
+    if isinstance(operation, _ON_THE_LAST_AXIS) or type(operation).__name__ in _MOVING:
+        return False
+    for layer in reversed(operation._flatten_layers() if isinstance(operation, keras.Layer) else [operation]):
+        data_format = getattr(layer, "data_format", None)  # Convolutions, pooling, padding: each its own.
+        if data_format is not None:
+            return data_format == "channels_first"
+    axis = getattr(operation, "axis", None)
+    if isinstance(operation, keras.layers.LayerNormalization | keras.layers.BatchNormalization):
+        return axis in (1, [1], (1,))
+    return inherited
