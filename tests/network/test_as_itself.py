@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import zero_weights
+from helpers import zero_weights
 from keras import layers, ops
 
 from keras_collab import KernelSimilarity, NetworkReader, OutputConsistency, RepresentationSimilarity, wrap
