@@ -64,7 +64,7 @@ CELLS = [
     Cell("clothing at 48 px", "clothing", 2000, "depthwise", "adamw", 3e-3, 20, "flip"),
     Cell("CIFAR-10N worst, 5,000", "cifar10", 5000, "residual", "sgd", 0.2, 20, "flip", human="worst", arms=NOISY),
     Cell("Fashion-MNIST, 2,000 labels", "fashion", 2000, "transformer", "adamw", 1e-3, 20),
-    Cell("Tiny ImageNet, 100 classes", "tiny", 10000, "residual16", "adamw", 3e-3, 12, "flip"),
+    Cell("Tiny ImageNet, 100 classes", "tiny", 5000, "residual", "adamw", 3e-3, 15, "flip"),
     Cell("Imagenette at 96 px", "imagenette", 2000, "residual_large", "adamw", 3e-3, 20, "flip"),
     Cell("CIFAR-10, 2,000, RandAugment", "cifar10", 2000, "plain_bn", "adamw", 3e-3, 30, "rand"),
     Cell("CIFAR-10, 2,000, no augmentation", "cifar10", 2000, "residual", "adam", 1e-3, 15),
@@ -198,9 +198,10 @@ def read_results(path):
 
 def run_all(options):
     """Trains the runs of this share that have no line of results; appends a line each. Controls come last."""
-    runs = [(seed, cell, arm) for seed in options.seeds for cell in CELLS for arm in cell.arms]
+    jobs = [(seed, cell) for seed in options.seeds for cell in CELLS][options.share :: options.shares]
+    runs = [(seed, cell, arm) for seed, cell in jobs for arm in cell.arms]
     runs.sort(key=lambda run: run[2] not in ("plain", "default"))
-    for seed, cell, arm in runs[options.share :: options.shares]:
+    for seed, cell, arm in runs:
         done = {(line["name"], line["arm"], line["seed"]) for line in read_results(options.results)}
         if (cell.name, arm, seed) in done:
             continue

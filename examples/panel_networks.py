@@ -71,7 +71,6 @@ def transformer(shape, classes, patch=4, width=48, depth=4, heads=3):
 
 NETWORKS = {
     "residual": residual,
-    "residual16": lambda shape, classes: residual(shape, classes, width=16, stages=4),
     "residual_large": lambda shape, classes: residual(shape, classes, width=16, stages=4, large=True),
     "plain": plain,
     "plain_bn": lambda shape, classes: plain(shape, classes, width=12, norm=True),
