@@ -29,7 +29,7 @@ class Order(keras.metrics.Metric):
         self.state.assign(0.5 * self.state + keras.ops.sum(labels * places))
 
     def result(self):
-        return keras.ops.convert_to_tensor(self.state)
+        return 1.0 * self.state  # A copy: on torch the tensor itself goes on to change.
 
 
 def compile(model):
