@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import keras
-from quickstart import BATCH_SIZE, digits, residual_network, wrap
+from quickstart import BATCH_SIZE, build_network, digits
 from rich.console import Console
 
 import keras_collab
@@ -26,9 +26,9 @@ def main():
     for kind in ("untrained", "plain", "wrapped"):
         keras.utils.clear_session()  # So that the layers of all three are called alike.
         keras.utils.set_random_seed(0)  # The same initial weights and the same batches.
-        network = residual_network()
+        network = build_network()
         if kind != "untrained":
-            model = wrap(network, representation_weight=1.0) if kind == "wrapped" else network
+            model = keras_collab.wrap(network) if kind == "wrapped" else network
             model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
             model.fit(*train, batch_size=BATCH_SIZE, epochs=options.epochs, verbose=0)
         console.rule(kind)

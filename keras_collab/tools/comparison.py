@@ -41,7 +41,8 @@ class Difference:
 
     Attributes:
         mean: mean over the seeds that both have.
-        low: lower end of its 95% interval (Student's t); NaN with one seed.
+        low: lower end of its 95% interval (Student's t); NaN with one seed, or if all differ by
+            the same.
         high: upper end.
         seeds: how many there are.
     """
@@ -111,6 +112,8 @@ class Comparison:
             return f"{arm}: no answer, a training ended in a value that is not a number."
         if seeds < 2:
             return f"{arm}: {mean} with the one seed, which can be chance: no answer without more seeds."
+        if math.isnan(difference.low):
+            return f"{arm}: {mean} with each of {seeds} seeds, too alike for an interval: no answer without more seeds."
         if not difference.clear:
             return f"{arm}: no difference that {seeds} seeds can show, {mean} ({interval})."
         if (difference.mean > 0) == self.larger_is_better:
@@ -172,7 +175,7 @@ class Comparison:
         if arm != self.arms[0]:
             difference = self.difference(arm)
             cells[2] = self._signed(difference.mean)
-            if difference.seeds > 1:
+            if not math.isnan(difference.low):
                 cells[3] = f"{self._signed(difference.low)} to {self._signed(difference.high)}"
         return [*cells, f"×{self._seconds(arm) / self._seconds(self.arms[0]):.2f}", str(len(values))]
 
@@ -188,9 +191,11 @@ class Comparison:
 
 def paired_difference(differences: list[float]) -> Difference:
     """Mean and 95% interval of differences, one a seed: mean ± t · s/√n, t Student's with n − 1 degrees of freedom."""
-    count = len(differences)
-    mean = statistics.mean(differences)
+    count, mean = len(differences), statistics.mean(differences)
     if count < 2:
         return Difference(mean, math.nan, math.nan, count)
-    half = float(stdtrit(count - 1, 0.975)) * statistics.stdev(differences) / math.sqrt(count)
+    deviation = statistics.stdev(differences)
+    if deviation < 1e-6 * abs(mean):  # A coarse metric, as accuracy on few images, has no interval of width 0.
+        return Difference(mean, math.nan, math.nan, count)
+    half = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)
     return Difference(mean, mean - half, mean + half, count)

@@ -1,0 +1,318 @@
+"""Arms are compared from the same starts and batches, and what is said of them follows from the numbers."""
+
+import json
+import warnings
+
+import filelock
+import keras
+import numpy as np
+import pytest
+from conftest import small_data, small_network
+from rich.console import Console
+
+import keras_collab
+from keras_collab.tools.arms import LabelSmoothing
+from keras_collab.tools.comparison import Comparison, Run, paired_difference
+
+
+@keras.saving.register_keras_serializable("test")
+class Order(keras.metrics.Metric):
+    """A number that depends on which labels come, and in which order."""
+
+    def __init__(self, name="order", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.state = self.add_weight(shape=(), initializer="zeros", name="state")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        labels = keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "float32")
+        places = keras.ops.arange(1, keras.ops.shape(labels)[0] + 1, dtype="float32")
+        self.state.assign(0.5 * self.state + keras.ops.sum(labels * places))
+
+    def result(self):
+        return 1.0 * self.state  # A copy: on torch the tensor itself goes on to change.
+
+
+def compile(model):
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy", Order()])
+
+
+def build():
+    return small_network(dropout=0.5)
+
+
+def zero_terms():
+    return [keras_collab.KernelSimilarity(0.0)]
+
+
+def run(**changes):
+    data = small_data(40)
+    arguments = {"train": data, "validation": data, "compile": compile, "epochs": 2, "batch_size": 8, "seeds": 1}
+    return keras_collab.compare(build, **{"verbose": False, **arguments, **changes})
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self):
+        super().__init__()
+        self.x, self.y = small_data(40)
+        self.order = np.random.permutation(40)
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        rows = self.order[8 * index : 8 * index + 8]
+        return self.x[rows], self.y[rows]
+
+    def on_epoch_end(self):
+        self.order = np.random.permutation(40)
+
+
+def loader():
+    import torch
+
+    x, y = small_data(40)
+    data = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+    return torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)
+
+
+def tf_dataset():
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(small_data(40)).shuffle(40).batch(8)
+
+
+DATA = {
+    "arrays": small_data(40),
+    "sample weights": (*small_data(40), np.linspace(0, 2, 40).astype("float32")),
+    "PyDataset": Batches,
+    "DataLoader": loader,
+    "tf.data": tf_dataset,
+}
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_an_arm_that_changes_nothing_differs_by_nothing(kind):
+    comparison = run(train=DATA[kind], arms={"plain": None, "zero": zero_terms}, seeds=2)
+    histories = {(run.arm, run.seed): run.history for run in comparison.runs}
+    for seed in range(2):
+        plain, zero = histories["plain", seed], histories["zero", seed]
+        assert plain["order"] == zero["order"]
+        np.testing.assert_allclose(zero["val_loss"], plain["val_loss"], rtol=1e-5)
+    assert histories["plain", 0]["order"] != histories["plain", 1]["order"]
+    assert histories["plain", 0]["order"][0] != histories["plain", 0]["order"][1]
+    assert comparison.difference("zero").mean == 0
+
+
+def test_data_that_go_on_where_the_last_run_left_them_are_told_of():
+    with pytest.warns(UserWarning, match="so that the runs are not pairs.*train= as a function"):
+        run(train=Batches(), arms={"plain": None, "again": None}, epochs=1)
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3])
+def test_resumes_as_if_never_stopped(stop, tmp_path, monkeypatch):
+    whole = run(directory=tmp_path / "whole", seeds=2)
+    ends = []
+
+    def end(self, epoch, logs=None):
+        if len(ends) == stop:
+            raise StopError
+        ends.append(epoch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keras_collab.callbacks.Backup, "on_epoch_begin", end)
+        with pytest.raises(StopError):
+            run(directory=tmp_path / "stopped", seeds=2)
+    resumed = run(directory=tmp_path / "stopped", seeds=2)
+    for ours, theirs in zip(resumed.runs, whole.runs, strict=True):
+        assert (ours.arm, ours.seed) == (theirs.arm, theirs.seed)
+        assert {name: len(column) for name, column in ours.history.items()} == dict.fromkeys(theirs.history, 2)
+    if keras.backend.backend() != "tensorflow":  # tf.data begins its orders anew (Keras 3.15).
+        for ours, theirs in zip(resumed.runs, whole.runs, strict=True):
+            np.testing.assert_allclose(ours.history["loss"], theirs.history["loss"], rtol=1e-4)
+    assert not list(tmp_path.glob("*/*backup*"))
+    assert not list(tmp_path.glob("*/part-*"))
+
+
+def test_what_is_done_is_not_done_again_and_seeds_are_added(tmp_path, monkeypatch):
+    first = run(directory=tmp_path)
+    more = run(directory=tmp_path, seeds=2)
+    assert more.runs[: len(first.runs)] == first.runs
+    assert [(run.arm, run.seed) for run in more.runs] == [("plain", 0), ("wrapped", 0), ("plain", 1), ("wrapped", 1)]
+    monkeypatch.setattr(keras.Model, "fit", None)
+    assert run(directory=tmp_path, seeds=2).runs == more.runs
+
+
+def test_best_is_the_trained_plain_network(tmp_path):
+    comparison = run(seeds=2)
+    network = comparison.best()
+    assert not isinstance(network, keras_collab.CollabModel)
+    compile(network)
+    accuracy = network.evaluate(*small_data(40), verbose=0, return_dict=True)["accuracy"]
+    values = {arm: comparison.values(arm) for arm in comparison.arms}
+    best = max(values.values(), key=lambda of_seed: sum(of_seed.values()))
+    assert accuracy == pytest.approx(max(best.values()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 3}, "epochs: 2, now 3"),
+        ({"arms": ["plain", "kernel_similarity"]}, r"arms: \['plain', 'wrapped'\], now \['plain', 'kernel_sim"),
+        ({"arms": {"plain": None, "wrapped": zero_terms}}, "training of 'wrapped': .*weight"),
+        (
+            {"compile": lambda model: model.compile("sgd", "sparse_categorical_crossentropy")},
+            "training of 'plain'.*SGD",
+        ),
+    ],
+)
+def test_one_directory_holds_one_comparison(changes, message, tmp_path):
+    run(directory=tmp_path, epochs=2, seeds=1)
+    with pytest.raises(ValueError, match=rf"(?s)another comparison.*{message}.*another directory="):
+        run(directory=tmp_path, **changes)
+
+
+def test_one_directory_has_one_owner(tmp_path):
+    with filelock.FileLock(tmp_path / "owner.lock"), pytest.raises(ValueError, match="is in use"):
+        run(directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"arms": ["plain", "wraped"]}, ValueError, "no arm 'wraped'. Ready are: plain, wrapped, output_consistency"),
+        ({"arms": {"plain": 3}}, TypeError, "Arm 'plain' must be None .*Received: 3"),
+        ({"validation": None}, ValueError, "`validation` must be data.*Received: None"),
+        ({"train": iter([])}, ValueError, "`train` must be data that can be gone through again"),
+        ({"epochs": 0}, ValueError, "`epochs` must be an integer >= 1"),
+        ({"seeds": 1.5}, ValueError, "`seeds` must be an integer >= 1"),
+        ({"compile": lambda model: None}, ValueError, "`compile` must call model.compile"),
+    ],
+)
+def test_wrong_arguments_are_named_before_any_training(changes, error, message, monkeypatch):
+    monkeypatch.setattr(keras.Model, "fit", None)
+    with pytest.raises(error, match=message):
+        run(**changes)
+
+
+def test_a_network_is_fresh_and_not_compiled():
+    data, network = small_data(), small_network()
+    with pytest.raises(ValueError, match="must make a new network"):
+        keras_collab.compare(lambda: network, data, data, compile=compile, epochs=1, verbose=False, arms=["plain"] * 2)
+    compile(network)
+    with pytest.raises(ValueError, match="must not compile"):
+        keras_collab.compare(lambda: network, data, data, compile=compile, epochs=1, verbose=False)
+
+
+def test_ready_arms_train():
+    terms = ["output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity"]
+    names = ["plain", *terms, "label_smoothing", "balanced"]
+    comparison = run(arms=names, epochs=1)
+    columns = {
+        run.arm: [name for name in run.history if name in [*terms, "label_smoothing"]] for run in comparison.runs
+    }
+    for name in [*terms, "label_smoothing"]:
+        assert columns[name] == [name]
+    assert columns["plain"] == []
+    assert sorted(columns["balanced"]) == sorted(terms)
+
+
+def test_label_smoothing_is_that_of_keras():
+    x, y = small_data()
+    network = small_network()
+    model = keras_collab.wrap(network, [LabelSmoothing(0.1)])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    loss = model.train_on_batch(x, y)
+    smoothed = keras.losses.CategoricalCrossentropy(label_smoothing=0.1)
+    predicted = network(x, training=True)
+    assert float(loss) == pytest.approx(float(smoothed(keras.ops.one_hot(y, 3), predicted)), rel=1e-4)
+
+
+# What follows from the numbers.
+
+
+def comparison_of(values, metric="val_accuracy"):
+    runs = []
+    for arm, of_seed in values.items():
+        for seed, value in enumerate(of_seed):
+            runs.append(Run(arm, seed, {metric: [0.0, value]}, 0.1))
+    return Comparison(runs, list(values), metric, lambda arm, seed: (arm, seed))
+
+
+def test_interval_is_students():
+    # Mean 2, standard deviation 1, t(2; 0.975) = 4.302653 (Student's table): half width 4.302653/√3 = 2.484138.
+    difference = paired_difference([1.0, 2.0, 3.0])
+    assert difference.mean == 2
+    assert (difference.low, difference.high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
+    assert not difference.clear
+    assert paired_difference([1.9, 2.0, 2.1]).clear
+
+
+@pytest.mark.parametrize(
+    ("plain", "wrapped", "sentence"),
+    [
+        ([0.80, 0.81, 0.82], [0.82, 0.831, 0.839], "wrapped: better by +2.0 (+1.8 to +2.2)."),
+        ([0.80, 0.81, 0.82], [0.78, 0.789, 0.801], "wrapped: worse by -2.0 (-2.2 to -1.8): train plain."),
+        ([0.80, 0.81, 0.82], [0.80, 0.82, 0.81], "wrapped: no difference that 3 seeds can show, +0.0 (-2.5 to +2.5)."),
+        ([0.80], [0.90], "wrapped: +10.0 with the one seed, which can be chance: no answer without more seeds."),
+        ([0.80, 0.81], [0.79, 0.80], "wrapped: -1.0 with each of 2 seeds, too alike for an interval: no answer"),
+        ([0.80, 0.81], [0.80, float("nan")], "wrapped: no answer, a training ended in a value that is not a number."),
+    ],
+)
+def test_sentences(plain, wrapped, sentence):
+    assert comparison_of({"plain": plain, "wrapped": wrapped}).conclusion("wrapped").startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("metric", "larger"),
+    [
+        ("val_accuracy", True),
+        ("val_auc", True),
+        ("val_mean_io_u", True),
+        ("val_loss", False),
+        ("val_mean_squared_error", False),
+        ("val_mae", False),
+        ("val_KLDivergence", False),
+        ("val_sparse_categorical_crossentropy", False),
+    ],
+)
+def test_whether_larger_is_better(metric, larger):
+    comparison = comparison_of({"plain": [0.1, 0.2, 0.31], "wrapped": [0.2, 0.3, 0.4]}, metric)
+    assert comparison.larger_is_better == larger
+    assert ("better by" in comparison.conclusion("wrapped")) == larger
+    assert comparison.best() == (("wrapped", 2) if larger else ("plain", 0))
+
+
+def test_table_has_a_row_an_arm_and_a_sentence_an_arm():
+    comparison = comparison_of({"plain": [0.80, 0.81, 0.82], "a": [0.82, 0.831, 0.839], "b": [0.8, 0.8, 0.8]})
+    rows = [line.split() for line in str(comparison).splitlines()]
+    assert ["plain", "81.0", "±", "1.0", "×1.00", "3"] in rows
+    assert ["a", "83.0", "±", "1.0", "+2.0", "+1.8", "to", "+2.2", "×1.00", "3"] in rows
+    assert [row[0] for row in rows if row and row[0] in ("a:", "b:")] == ["a:", "b:"]
+    with Console(file=None, quiet=True) as console:
+        console.print(comparison)
+
+
+def test_figure_has_a_line_a_run_and_one_an_arm():
+    axis = comparison_of({"plain": [0.80, 0.81], "wrapped": [0.82, 0.83]}).figure().axes[0]
+    assert len(axis.lines) == 6
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["plain", "wrapped"]
+
+
+def test_stops_early_where_all_is_clear(monkeypatch):
+    monkeypatch.setattr("keras_collab.tools.compare._clear", lambda comparison: True)
+    assert len(run(arms=["plain"], seeds=5, epochs=1, stop_early=True).runs) == 3
+
+
+def test_records_are_json(tmp_path):
+    with warnings.catch_warnings():
+        run(directory=tmp_path, compile=diverging, epochs=1, arms=["plain"])
+    record = json.loads((tmp_path / "seed0-plain.json").read_text(), parse_constant=pytest.fail)
+    assert record["history"]["val_loss"] == [None]
+
+
+def diverging(model):
+    model.compile(keras.optimizers.SGD(1e30), "sparse_categorical_crossentropy")
