@@ -4,10 +4,12 @@ import contextlib
 import dataclasses
 import json
 import math
+import shutil
 import statistics
 import tempfile
 import time
 import warnings
+import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -83,8 +85,7 @@ def compare(
     epochs = check_range(compare, epochs=epochs, least=1, whole=True)
     seeds = check_range(compare, seeds=seeds, least=1, whole=True)
     _check_data(train, validation)
-    temporary = tempfile.TemporaryDirectory(prefix="keras_collab-") if directory is None else None
-    folder = Path(temporary.name if temporary else str(directory))
+    folder = Path(tempfile.mkdtemp(prefix="keras_collab-") if directory is None else directory)
     trainer = _Trainer(build_network, train, validation, compile, epochs, batch_size, make_arms(arms), folder)
     with _owner_of(folder):
         settings = trainer.settings()
@@ -96,11 +97,14 @@ def compare(
                 for arm in trainer.arms:
                     done = len(trainer.runs) * epochs
                     progress.update(bar, description=f"seed {seed}, {arm}", completed=done)
-                    trainer.run(arm, seed, lambda epoch, done=done: progress.update(bar, completed=done + epoch))
+                    trainer.run(arm, seed, _Bar(progress, bar, done))
                 if stop_early and seed >= 2 and _clear(trainer.comparison()):
                     break
             progress.update(bar, completed=len(trainer.runs) * epochs)
-    return trainer.comparison(temporary)
+    comparison = trainer.comparison()
+    if directory is None:
+        weakref.finalize(comparison, shutil.rmtree, folder, ignore_errors=True)
+    return comparison
 
 
 @dataclasses.dataclass
@@ -118,17 +122,14 @@ class _Trainer:
     runs: list[Run] = dataclasses.field(default_factory=list)
     metric: str = ""
     first_batches: dict[int, int] = dataclasses.field(default_factory=dict)
+    latest_network: keras.Model | None = None
 
     def settings(self) -> dict[str, Any]:
         """What the runs of one directory depend on. Makes each model once: what fails, fails before any training."""
         settings = {"epochs": self.epochs, "batch_size": self.batch_size, "backend": keras.backend.backend()}
         settings["arms"] = list(self.arms)
-        networks = []
         for arm in self.arms:
             network, model = self.make(arm, seed=0)
-            if any(network is other for other in networks):
-                raise ValueError("`build_network` must make a new network at each call. Received the same one twice.")
-            networks.append(network)
             settings["parameters"] = network.count_params()
             settings[f"training of {arm!r}"] = _training_settings(model)
         return settings
@@ -172,18 +173,22 @@ class _Trainer:
 
     def fit(self, model: keras.Model, callbacks: list[keras.callbacks.Callback]) -> None:
         train = _made(self.train)
-        sizes = {}
-        if isinstance(train, tuple | list):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(train)
-            sizes = {"y": y, "sample_weight": sample_weight, "batch_size": self.batch_size}
-            train = x
         validation = _made(self.validation)
-        model.fit(train, validation_data=validation, epochs=self.epochs, callbacks=callbacks, verbose=0, **sizes)
+        settings: dict[str, Any] = {"validation_data": validation, "epochs": self.epochs, "callbacks": callbacks}
+        if isinstance(train, tuple | list):
+            train, settings["y"], settings["sample_weight"] = keras.utils.unpack_x_y_sample_weight(train)
+            settings["batch_size"] = self.batch_size
+        elif not isinstance(train, keras.utils.PyDataset):
+            settings["shuffle"] = False  # Datasets and loaders shuffle themselves; Keras 3.15 warns of True.
+        model.fit(train, verbose=0, **settings)
 
     def make(self, arm: str, seed: int) -> tuple[keras.Model, keras.Model]:
         """The network and the model that trains it, compiled; in all arms of a seed with the same weights."""
         keras.utils.set_random_seed(seed)
         network = self.build_network()
+        if network is self.latest_network:
+            raise ValueError("`build_network` must make a new network at each call. Received the same one twice.")
+        self.latest_network = network
         if network.compiled:
             raise ValueError("`build_network` must not compile the network: what trains it is compiled by `compile`.")
         start = self.folder / f"seed{seed}-start.weights.h5"
@@ -207,8 +212,8 @@ class _Trainer:
     def path(self, arm: str, seed: int, suffix: str) -> Path:
         return self.folder / f"seed{seed}-{quote(arm, safe='')}{suffix}"
 
-    def comparison(self, temporary: Any = None) -> Comparison:
-        return Comparison(self.runs, list(self.arms), self.metric, self.load, temporary)
+    def comparison(self) -> Comparison:
+        return Comparison(self.runs, list(self.arms), self.metric, self.load)
 
 
 class _Watch(keras.callbacks.Callback):
@@ -232,6 +237,18 @@ class _Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs["seconds_per_step"] = self.seconds
         self.report(epoch + 1)
+
+
+@dataclasses.dataclass
+class _Bar:
+    """Moves the progress bar: called with the number of epochs of the present run."""
+
+    progress: Progress
+    task: Any
+    before: int
+
+    def __call__(self, epoch: int) -> None:
+        self.progress.update(self.task, completed=self.before + epoch)
 
 
 def _progress(verbose: bool) -> Progress:
@@ -276,7 +293,8 @@ def _clear(comparison: Comparison) -> bool:
 
 def _training_settings(model: keras.Model) -> dict[str, Any]:
     """What a model's training depends on, as it is saved."""
-    settings = {"compiled": model.get_compile_config()}
+    settings = {"compiled": json.loads(json.dumps(model.get_compile_config(), default=str))}
+    settings["compiled"]["optimizer"]["config"].pop("name", None)  # Keras numbers it: adam_1, adam_2.
     if isinstance(model, CollabModel):
         terms = [term.get_config() for term in model.terms.values()]
         settings["terms"] = [{**term, "seed": None} for term in terms]  # The seed follows from the run's.
@@ -305,5 +323,15 @@ def _check_same(folder: Path, settings: dict[str, Any]) -> None:
     kept = json.loads(path.read_text(encoding="utf-8"))
     names = [name for name in {**kept, **settings} if kept.get(name) != settings.get(name)]
     if names:
-        differing = "; ".join(f"{name}: {kept.get(name)!r}, now {settings.get(name)!r}" for name in names)
-        raise ValueError(f"{folder} holds another comparison. What differs: {differing}. Give another directory=.")
+        differing = []
+        for name in names:
+            before, now = _shortened(kept.get(name)), _shortened(settings.get(name))
+            differing.append(f"{name}: {before}, now {now}")
+        raise ValueError(
+            f"{folder} holds another comparison. What differs: {'; '.join(differing)}. Give another directory=."
+        )
+
+
+def _shortened(setting: Any) -> str:
+    text = repr(setting)
+    return text if len(text) <= 300 else f"{text[:300]}..."

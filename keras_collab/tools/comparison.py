@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from rich import box
 from rich.console import Console, Group
 from rich.table import Table
@@ -74,14 +75,12 @@ class Comparison:
         arms: list[str],
         metric: str,
         load: Callable[[str, int], keras.Model],
-        temporary: Any = None,
     ):
         self.runs = runs
         self.arms = arms
         self.metric = metric
         self.larger_is_better = not _SMALLER.search(metric.removeprefix("val_").lower())
         self._load = load
-        self._temporary = temporary  # The directory is removed with this object.
 
     @property
     def scale(self) -> float:
@@ -170,7 +169,7 @@ class Comparison:
 
     def _row(self, arm: str) -> list[str]:
         values = list(self.values(arm).values())
-        spread = f" ± {self._plain(statistics.stdev(values))}" if len(values) > 1 else ""
+        spread = f" ± {self._plain(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
         cells = [arm, f"{self._plain(statistics.mean(values))}{spread}", "", ""]
         if arm != self.arms[0]:
             difference = self.difference(arm)
@@ -192,7 +191,7 @@ class Comparison:
 def paired_difference(differences: list[float]) -> Difference:
     """Mean and 95% interval of differences, one a seed: mean ± t · s/√n, t Student's with n − 1 degrees of freedom."""
     count, mean = len(differences), statistics.mean(differences)
-    if count < 2:
+    if count < 2 or math.isnan(mean):
         return Difference(mean, math.nan, math.nan, count)
     deviation = statistics.stdev(differences)
     if deviation < 1e-6 * abs(mean):  # A coarse metric, as accuracy on few images, has no interval of width 0.

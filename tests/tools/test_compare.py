@@ -1,13 +1,12 @@
 """Arms are compared from the same starts and batches, and what is said of them follows from the numbers."""
 
 import json
-import warnings
 
 import filelock
 import keras
 import numpy as np
 import pytest
-from conftest import small_data, small_network
+from helpers import small_data, small_network
 from rich.console import Console
 
 import keras_collab
@@ -103,6 +102,7 @@ def test_an_arm_that_changes_nothing_differs_by_nothing(kind):
     assert comparison.difference("zero").mean == 0
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras 3.15 on torch; `pytest.warns` warns it anew.
 def test_data_that_go_on_where_the_last_run_left_them_are_told_of():
     with pytest.warns(UserWarning, match="so that the runs are not pairs.*train= as a function"):
         run(train=Batches(), arms={"plain": None, "again": None}, epochs=1)
@@ -142,7 +142,7 @@ def test_what_is_done_is_not_done_again_and_seeds_are_added(tmp_path, monkeypatc
     more = run(directory=tmp_path, seeds=2)
     assert more.runs[: len(first.runs)] == first.runs
     assert [(run.arm, run.seed) for run in more.runs] == [("plain", 0), ("wrapped", 0), ("plain", 1), ("wrapped", 1)]
-    monkeypatch.setattr(keras.Model, "fit", None)
+    monkeypatch.setattr("keras_collab.tools.compare._Trainer.fit", None)
     assert run(directory=tmp_path, seeds=2).runs == more.runs
 
 
@@ -162,7 +162,7 @@ def test_best_is_the_trained_plain_network(tmp_path):
     [
         ({"epochs": 3}, "epochs: 2, now 3"),
         ({"arms": ["plain", "kernel_similarity"]}, r"arms: \['plain', 'wrapped'\], now \['plain', 'kernel_sim"),
-        ({"arms": {"plain": None, "wrapped": zero_terms}}, "training of 'wrapped': .*weight"),
+        ({"arms": {"plain": None, "wrapped": zero_terms}}, "training of 'wrapped'"),
         (
             {"compile": lambda model: model.compile("sgd", "sparse_categorical_crossentropy")},
             "training of 'plain'.*SGD",
@@ -193,7 +193,7 @@ def test_one_directory_has_one_owner(tmp_path):
     ],
 )
 def test_wrong_arguments_are_named_before_any_training(changes, error, message, monkeypatch):
-    monkeypatch.setattr(keras.Model, "fit", None)
+    monkeypatch.setattr("keras_collab.tools.compare._Trainer.fit", None)
     with pytest.raises(error, match=message):
         run(**changes)
 
@@ -225,7 +225,7 @@ def test_label_smoothing_is_that_of_keras():
     network = small_network()
     model = keras_collab.wrap(network, [LabelSmoothing(0.1)])
     model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
-    loss = model.train_on_batch(x, y)
+    loss = model.train_on_batch(x, y, return_dict=True)["loss"]
     smoothed = keras.losses.CategoricalCrossentropy(label_smoothing=0.1)
     predicted = network(x, training=True)
     assert float(loss) == pytest.approx(float(smoothed(keras.ops.one_hot(y, 3), predicted)), rel=1e-4)
@@ -308,8 +308,7 @@ def test_stops_early_where_all_is_clear(monkeypatch):
 
 
 def test_records_are_json(tmp_path):
-    with warnings.catch_warnings():
-        run(directory=tmp_path, compile=diverging, epochs=1, arms=["plain"])
+    run(directory=tmp_path, compile=diverging, epochs=1, arms=["plain"])
     record = json.loads((tmp_path / "seed0-plain.json").read_text(), parse_constant=pytest.fail)
     assert record["history"]["val_loss"] == [None]
 
