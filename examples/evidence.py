@@ -15,13 +15,18 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
-import report
+from comparisons import difference as paired
+from comparisons import markdown, show
 from matplotlib.figure import Figure
+from methods import TERMS, words
+from pictures import COLOURS, GREY, STYLE, WIDTH, svg
 from records import write
+from runs import read
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PAGES = [HERE.parent / "README.md", RESULTS / "README.md"]
+ALONE = "svg{color:#1b1f24;background:#fff}@media(prefers-color-scheme:dark){svg{color:#e6e8eb;background:#14181c}}"
 TABLE = re.compile(r"(?s)(?P<indent>[ ]*)<!-- table: (?P<name>\w+) -->\n.*?<!-- end -->")
 
 RESNET, VGG = "ResNet-10", "VGG-16"
@@ -43,7 +48,6 @@ SETTINGS = {  # What a row is called, and what its runs are trained with where t
     "2,000 labels, no augmentation": {"augment": False},
     "Fashion-MNIST, 2,000 labels": {"dataset": "fashion_mnist"},
 }
-TERMS = ["output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity"]
 ACCURACY, NLL, ECE = (f"test.last.{name}" for name in ("accuracy", "nll", "ece"))
 
 
@@ -63,17 +67,16 @@ def both(own, other):
 
 
 def gain(own, other):
-    """The `Comparison` of own with other in accuracy, paired by seed."""
-    own, other = both(own, other)
-    middle, half = report.mean_and_half(own[ACCURACY] - other[ACCURACY])
-    return report.Comparison("", "", pairs=len(own), difference=middle, half=half)
+    """The `Difference` of own less other in accuracy, paired by seed."""
+    return paired(own[ACCURACY], other[ACCURACY])
 
 
 def difference(own, other, bold=True):
     found = gain(own, other)
-    said, space, rest = report.interval(found.difference, found.half, "+z.1f").partition(" ")
-    bold = bold and found.pairs > 2 and report.verdict(found) != "open"
-    return f"**{said}**{space}{rest}" if bold else said + space + rest
+    said, space, rest = found.text("+z.1f").partition(" ")
+    if bold and found.pairs > 2 and found.verdict != "open":
+        said = f"**{said}**"
+    return said + space + rest
 
 
 def mean(own, column=ACCURACY, form=".1f"):
@@ -114,8 +117,8 @@ def every_setting(runs):
     found = {(name, network): pair for network in NETWORKS for name, *pair in rows_of(runs, network)}
     order = list(dict.fromkeys(name for name, _ in found))
     for (name, network), (plain, own) in sorted(found.items(), key=lambda item: order.index(item[0][0])):
-        error = -100 * gain(own, plain).difference / (100 - plain[ACCURACY].mean())
-        figures = [mean(plain), mean(own), difference(own, plain), report.show(error, "+z.1f", "%")]
+        error = -100 * gain(own, plain).mean / (100 - plain[ACCURACY].mean())
+        figures = [mean(plain), mean(own), difference(own, plain), show(error, "+z.1f", "%")]
         likelihood = from_to(own, plain, NLL, ".2f"), from_to(own, plain, ECE, ".0f")
         rows.append([name, network, str(len(own)), *figures, *likelihood])
     return rows
@@ -135,7 +138,7 @@ def alone(runs, settings):
         found = in_common({name: select(runs, network, name, settings) for name in ("plain", *TERMS, "all_four")})
         plain, four = found["plain"], found["all_four"]
         for name, own in found.items():
-            row = {"network": network, "seeds": str(len(own)), "terms": report.words(name), "accuracy": mean(own)}
+            row = {"network": network, "seeds": str(len(own)), "terms": words(name), "accuracy": mean(own)}
             row["− plain"] = "" if own is plain else difference(own, plain)
             if settings == HALF:
                 row["− plain, 20 epochs"] = difference(own, short) if network == RESNET else ""
@@ -231,13 +234,13 @@ def foretold(runs):
             }
             clean = (plain["settings.noise"] == "none").all()
             settings.append({name: of_seeds.mean() for name, of_seeds in shown.items()} | {"clean": clean})
-            settings[-1]["gain"] = gain(own, plain).difference
+            settings[-1]["gain"] = gain(own, plain).mean
     found = pd.DataFrame(settings)
     head, columns = ["of plain training"], []
     for name, group in {"all": found, "no noise": found[found.clean]}.items():
         head.append(f"{name}, {len(group)} settings")
         columns.append(group.drop(columns=["clean", "gain"]).corrwith(group.gain, method="spearman"))
-    return [head, *([name, *(report.show(column[name], "+z.2f") for column in columns)] for name in columns[0].index)]
+    return [head, *([name, *(show(column[name], "+z.2f") for column in columns)] for name in columns[0].index)]
 
 
 def ahead(runs):
@@ -262,17 +265,18 @@ def picture(runs):
             deep = network not in (RESNET, VGG)  # These have a row of their own beside those of the ResNet-10.
             name = name.removesuffix(PLAIN_SHORT).replace(", 40 epochs", "") + f", {network.split()[0]}" * deep
             row, found = (RESNET if deep else network, name), gain(own, plain)
-            if found.pairs > 2 and (row not in better or found.difference < better[row].difference):
+            if found.pairs > 2 and (row not in better or found.mean < better[row].mean):
                 better[row] = found
                 names[name] = None
-    figure = Figure(figsize=(1.5 * report.WIDTH, 0.9 + 0.27 * len(names)))
+    figure = Figure(figsize=(1.5 * WIDTH, 0.9 + 0.27 * len(names)))
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for axis, network in zip(axes, (RESNET, VGG), strict=True):
         for place, name in enumerate(names):
             if found := better.get((network, name)):
-                colour = report.COLOURS[report.verdict(found)]
-                axis.errorbar(found.difference, place, xerr=found.half, fmt="o", markersize=4, color=colour)
-        axis.axvline(0.0, color=report.GREY, linewidth=1, linestyle=":", zorder=0)
+                colour = COLOURS[found.verdict]
+                bar = [[found.mean - found.low], [found.high - found.mean]]
+                axis.errorbar(found.mean, place, xerr=bar, fmt="o", markersize=4, color=colour)
+        axis.axvline(0.0, color=GREY, linewidth=1, linestyle=":", zorder=0)
         axis.set_title(f"{network} and deeper ResNets" if network == RESNET else network)
         axis.grid(axis="y", visible=False)
     axes[0].set_yticks(range(len(names)), list(names))
@@ -298,7 +302,7 @@ def fill(text, runs):
 
     def one(match):
         head, *rows = TABLES[match["name"]](runs)
-        lines = [f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows]]
+        lines = markdown(head, rows)
         # An empty line on both sides: else Markdown takes the rows for a part of the comment.
         lines = [f"<!-- table: {match['name']} -->", "", *lines, "", "<!-- end -->"]
         return "\n".join(f"{match['indent']}{line}".rstrip() for line in lines)
@@ -306,17 +310,17 @@ def fill(text, runs):
     return TABLE.sub(one, text)
 
 
-@matplotlib.rc_context(report.STYLE)
+@matplotlib.rc_context(STYLE)
 def main():
-    runs, _ = report.read(sorted(RESULTS.glob("confirm*.jsonl")))
+    runs, _ = read(sorted(RESULTS.glob("confirm*.jsonl")))
     for page in PAGES:
         old = page.read_text(encoding="utf-8")
         if (new := fill(old, runs)) != old:
             write(page, new)
             print(f"{page.relative_to(HERE.parent)}: tables made anew; read again what the text around them says.")
     print(ahead(runs))
-    drawn = report.svg(picture(runs), "All four less the better plain training", "settings with three seeds or more")
-    report.write_picture(RESULTS / "gains.svg", drawn)
+    drawn = svg(picture(runs), "All four less the better plain training", "settings with three seeds or more")
+    write(RESULTS / "gains.svg", drawn.replace(">", f"><style>{ALONE}</style>", 1))  # With colours of its own.
 
 
 if __name__ == "__main__":

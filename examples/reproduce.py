@@ -77,9 +77,7 @@ def train_grid(runs, options):
             results, _ = read_results(options.results)
             return still_to_do(todo, results, options.results)
     except Timeout:
-        sys.exit(
-            f"{options.results} is in use: this program runs with it already. Wait for it, or give --results FILE."
-        )
+        sys.exit(f"{options.results} is in use by another start of this program. Wait for it, or give --results FILE.")
 
 
 def main():

@@ -5,7 +5,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from methods import LOSSES, METHODS, NETWORKS, NOISES, TERMS, terms_of
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
@@ -112,7 +112,10 @@ class Settings(_Strict):
     def _check_terms(cls, terms):
         checked = {}
         for name, arguments in terms.items():
-            settings = TERM_SETTINGS[name].model_validate(_todays_words(arguments))
+            try:
+                settings = TERM_SETTINGS[name].model_validate(_todays_words(arguments))
+            except ValidationError as error:
+                raise ValueError(f"{name}: {explained(error, TERM_SETTINGS[name])}") from None
             checked[name] = settings.model_dump(exclude_unset=True)
         return checked
 
@@ -173,12 +176,12 @@ class Settings(_Strict):
 IDENTITY = ("dataset", "network", "method", "variant", "train_size", "width", "noise", "noise_rate", "seed")
 
 
-def explained(error):
-    """The first fault of a pydantic ValidationError, in one sentence."""
-    fault = error.errors(include_url=False)[0]
+def explained(error, model=Settings):
+    """One fault of a pydantic ValidationError of a model, in one sentence: that which lies deepest."""
+    fault = max(error.errors(include_url=False), key=lambda fault: len(fault["loc"]))
     name = ".".join(map(str, fault["loc"]))
     if fault["type"] == "extra_forbidden":
-        return f"There is no setting {name!r}. Settings: {', '.join(Settings.model_fields)}."
+        return f"There is no setting {name!r}. Settings: {', '.join(model.model_fields)}."
     if fault["type"] == "value_error":
-        return f"{name}: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
+        return str(fault["ctx"]["error"])
     return f"{name}: {fault['msg']}. Received: {fault['input']!r}."
