@@ -24,7 +24,7 @@ def tiny(dropout=0.0):
 @pytest.fixture(autouse=True)
 def a_tiny_comparison(monkeypatch):
     monkeypatch.setattr(overhead, "NETWORKS", {"tiny": ("Tiny, 12×12", tiny)})
-    monkeypatch.setattr(overhead, "version", lambda package: "1.0")  # Not all backends need be installed.
+    monkeypatch.setattr(overhead, "version_of", lambda package: "1.0")  # Not all backends need be installed.
     for rows, variants in {"terms": ["all four", "unwrapped", "Keras' Distiller"], "methods": ["R-Drop"]}.items():
         chosen = overhead.COMPARISONS[rows]._replace(variants=variants)
         monkeypatch.setitem(overhead.COMPARISONS, rows, chosen)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 keras_tuner = pytest.importorskip("keras_tuner")
-PROGRAM = Path(__file__).parents[1] / "tuning" / "search.py"
+PROGRAM = Path(__file__).parents[2] / "tuning" / "search.py"
 
 
 def command(folder, space, *more):
@@ -56,7 +56,7 @@ def test_a_chief_and_two_workers_one_of_which_is_killed_and_comes_back(tmp_path)
             line = command(tmp_path, "plain", "--trials", "4")
             return subprocess.Popen(line, env=os.environ | place, stdout=log, stderr=subprocess.STDOUT)
 
-    def told(name):
+    def printed(name):
         return (tmp_path / f"{name}.log").read_text()
 
     oracle = tmp_path / "search" / "trials" / "oracle.json"
@@ -68,7 +68,7 @@ def test_a_chief_and_two_workers_one_of_which_is_killed_and_comes_back(tmp_path)
     try:
         deadline = time.monotonic() + 300
         while not at_work("worker-0"):
-            assert chief.poll() is first.poll() is None, told("chief") + told("worker-0")
+            assert chief.poll() is first.poll() is None, printed("chief") + printed("worker-0")
             assert time.monotonic() < deadline
             time.sleep(0.1)
         first.kill()
@@ -76,17 +76,17 @@ def test_a_chief_and_two_workers_one_of_which_is_killed_and_comes_back(tmp_path)
         interrupted = json.loads(oracle.read_text())["ongoing_trials"]["worker-0"]
         first = start("worker-0")
         for worker, name in ((first, "worker-0"), (second, "worker-1")):
-            assert worker.wait(timeout=400) == 0, told(name)
-        assert chief.wait(timeout=400) == 0, told("chief")
+            assert worker.wait(timeout=400) == 0, printed(name)
+        assert chief.wait(timeout=400) == 0, printed("chief")
     finally:
         for process in (chief, first, second):
             process.kill()
     (record,) = outcomes(tmp_path)
     assert len(record["trials"]) == 4
-    lines = [line.split(":")[0] for name in ("worker-0", "worker-1") for line in told(name).splitlines()]
+    lines = [line.split(":")[0] for name in ("worker-0", "worker-1") for line in printed(name).splitlines()]
     assert sorted(line for line in lines if line.startswith("trial ")) == [f"trial {n} of 4" for n in (1, 2, 3, 4)]
-    assert f"trial {int(interrupted) + 1} of 4" in told("worker-0")
-    assert "The chief tells the outcome" in told("worker-1")
+    assert f"trial {int(interrupted) + 1} of 4" in printed("worker-0")
+    assert "The chief tells the outcome" in printed("worker-1")
 
 
 def test_a_kill_while_keras_tuner_writes_leaves_the_file_before(tmp_path, monkeypatch):
@@ -105,6 +105,36 @@ def test_a_kill_while_keras_tuner_writes_leaves_the_file_before(tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         Trial(keras_tuner.HyperParameters(), trial_id="2").save(path)
     assert path.read_text() == before
+
+
+def test_foreign_lines_of_a_results_file_are_named_and_an_outcome_is_kept_once(tmp_path, capsys):
+    import search
+
+    path = tmp_path / "searches.jsonl"
+    path.write_text('3\n{}\n{"settings": {"da')
+    for _ in range(2):
+        search.keep(path, {"settings": {"dataset": "digits"}, "val_accuracy": 0.5})
+    assert path.read_text().count("digits") == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0] == f"{path}:1 is no JSON object and was skipped: 3"
+    assert errors[1] == f"{path}:3 is cut off or no JSON and was skipped."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--learning-rate", "nan"], "--learning-rate must be a finite number of 0 or more. Received: nan."),
+        (["--width", "0"], "--width must be 1 or more. Received: 0."),
+        (["--data", "/nowhere"], "--data: there is no /nowhere."),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_trained(monkeypatch, capsys, arguments, message):
+    import search
+
+    monkeypatch.setattr(sys, "argv", ["search.py", "digits", "resnet8", "plain", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        search.parse_arguments()
+    assert message in capsys.readouterr().err
 
 
 def test_no_trials():
