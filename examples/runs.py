@@ -31,14 +31,16 @@ def missing(record):
     """The fields that a record does not have."""
     names = []
     for name in FIELDS:
-        value, read = record, []
+        value, place = record, ""
         for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-            read.append(part)
-            if value is None:
+            if not isinstance(value, dict) or part not in value:
+                names.append(name)
                 break
-        if value is None and ".".join(read) not in MAY_BE_NULL:
-            names.append(name)
+            value, place = value[part], f"{place}.{part}"
+            if value is None:
+                if place[1:] not in MAY_BE_NULL:
+                    names.append(name)
+                break
     return names
 
 

@@ -3,19 +3,20 @@
 import json
 
 import evidence
+import evidence_tables
 import pytest
-import report
+import runs as result_runs
 from scipy import stats
 
 
 @pytest.fixture(scope="module")
 def runs():
-    found, skipped = report.read(sorted(evidence.RESULTS.glob("confirm*.jsonl")))
+    found, skipped = result_runs.read(sorted(evidence.RESULTS.glob("confirm*.jsonl")))
     assert not skipped
     return found
 
 
-@pytest.mark.parametrize("page", evidence.PAGES, ids=["README", "results"])
+@pytest.mark.parametrize("page", evidence.PAGES, ids=lambda page: page.stem)
 def test_the_tables_of_the_pages_are_those_of_the_lines(page, runs):
     text = page.read_text(encoding="utf-8")
     assert evidence.TABLE.search(text)
@@ -49,7 +50,7 @@ def paired(own, other):
 def test_a_row_is_what_scipy_makes_of_the_lines(runs):
     found = records("confirm-sizes", network="vgg16", train_size=1000)
     own, plain = accuracies(found["all_four"], found["plain"])
-    row = next(row for row in evidence.every_setting(runs) if row[:2] == ["1,000 labels, 160 epochs", "VGG-16"])
+    row = next(row for row in evidence_tables.every_setting(runs) if row[:2] == ["1,000 labels, 160 epochs", "VGG-16"])
     assert row[2:5] == [str(len(own)), f"{sum(plain) / len(plain):.1f}", f"{sum(own) / len(own):.1f}"]
     assert row[5] == paired(own, plain)
 
@@ -57,7 +58,7 @@ def test_a_row_is_what_scipy_makes_of_the_lines(runs):
 def test_all_four_is_compared_with_other_methods_in_the_column_of_their_setting(runs):
     found = records("confirm", network="vgg16", noise_rate=0.5)
     own, other = accuracies(found["all_four"], found["song_chai_2"])
-    head, _, row, *_ = evidence.other_methods(runs)
+    head, _, row, *_ = evidence_tables.other_methods(runs)
     column = head.index(f"VGG-16, 50% redrawn, {len(own)} seeds")
     assert row[0] == "Song & Chai, 2 heads"
     assert row[column : column + 2] == [f"{sum(other) / len(other):.1f}", paired(own, other)]
@@ -65,13 +66,13 @@ def test_all_four_is_compared_with_other_methods_in_the_column_of_their_setting(
 
 def test_a_term_alone_is_compared_with_all_four_and_the_shorter_plain_training(runs):
     found = records("confirm", network="resnet10", noise_rate=0.5)
-    head, *rows = evidence.alone(runs, evidence.HALF)
+    head, *rows = evidence_tables.alone(runs, evidence_tables.HALF)
     row = dict(zip(head, next(row for row in rows if row[2] == "output consistency"), strict=True))
     four, own = accuracies(found["all_four"], found["output_consistency"])
     assert (row["seeds"], row["accuracy"]) == (str(len(own)), f"{sum(own) / len(own):.1f}")
     assert row["all four −"] == paired(four, own)
     assert row["− plain, 20 epochs"].startswith("**−")  # 39.0% where output consistency has about 36.
-    assert "− plain, 20 epochs" not in evidence.alone(runs, {})[0]
+    assert "− plain, 20 epochs" not in evidence_tables.alone(runs, {})[0]
 
 
 def test_what_foretells_a_gain_is_what_scipy_makes_of_the_lines(runs):
@@ -91,19 +92,19 @@ def test_what_foretells_a_gain_is_what_scipy_makes_of_the_lines(runs):
         tested = [[found[name]["test"]["last"]["accuracy"] for found in both] for name in ("all_four", "plain")]
         gains.append((sum(tested[0]) - sum(tested[1])) / len(both))
     expected = stats.spearmanr(redundancies, gains).statistic
-    head, first, *_ = evidence.foretold(runs)
+    head, first, *_ = evidence_tables.foretold(runs)
     assert head[1] == f"all, {len(pairs)} settings"
     assert first[:2] == ["R² of channels, first stage", f"{expected:+.2f}"]
 
 
 def test_differences_are_of_the_seeds_that_both_have_and_bold_beyond_chance(runs):
-    plain, own = (evidence.select(runs, evidence.RESNET, method, {}) for method in ("plain", "all_four"))
-    assert evidence.gain(own.loc[10:12], plain.loc[11:13]).pairs == 2
-    assert evidence.difference(own.loc[10:10], plain).startswith("+")
-    assert "*" not in evidence.difference(own.loc[10:11], plain)  # Two seeds are not enough.
-    assert evidence.difference(own, plain).startswith("**+")
-    assert evidence.difference(plain, own).startswith("**−")
-    assert evidence.difference(plain.loc[10:11], own.loc[12:13]) == ""
+    plain, own = (evidence_tables.select(runs, evidence_tables.RESNET, method, {}) for method in ("plain", "all_four"))
+    assert evidence_tables.gain(own.loc[10:12], plain.loc[11:13]).pairs == 2
+    assert evidence_tables.difference(own.loc[10:10], plain).startswith("+")
+    assert "*" not in evidence_tables.difference(own.loc[10:11], plain)  # Two seeds are not enough.
+    assert evidence_tables.difference(own, plain).startswith("**+")
+    assert evidence_tables.difference(plain, own).startswith("**−")
+    assert evidence_tables.difference(plain.loc[10:11], own.loc[12:13]) == ""
 
 
 def test_filling_leaves_the_rest_of_a_page_as_it_is(runs):
@@ -115,5 +116,5 @@ def test_filling_leaves_the_rest_of_a_page_as_it_is(runs):
 
 
 def test_the_best_of_a_column_is_bold():
-    assert evidence.best(["38.9", "10.2 (1 seed)", "45.3"], max) == ["38.9", "10.2 (1 seed)", "**45.3**"]
-    assert evidence.best(["1.47", "1.12"], min) == ["1.47", "**1.12**"]
+    assert evidence_tables.best(["38.9", "10.2 (1 seed)", "45.3"], max) == ["38.9", "10.2 (1 seed)", "**45.3**"]
+    assert evidence_tables.best(["1.47", "1.12"], min) == ["1.47", "**1.12**"]
