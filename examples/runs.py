@@ -19,7 +19,9 @@ RECORD = {  # All that a line must have.
     "": "backend machine best_epoch seconds_per_step peak_memory parameters added_parameters",
 }
 FIELDS = [before + name for before, names in RECORD.items() for name in names.split()]
-MAY_BE_NULL = ("memorization", "redundancy", "peak_memory", "settings.train_size", "settings.width", "test.last.nll")
+MAY_BE_NULL = ["memorization", "redundancy", "peak_memory", "settings.train_size", "settings.width"]
+# Of a run that diverged: NaN is null in a line.
+MAY_BE_NULL += ["test.last.nll", "test.last.ece", "test.best.nll", "test.best.ece"]
 PERCENT = ["test.last.accuracy", "test.best.accuracy", "test.last.ece"]
 PERCENT += ["memorization.clean_accuracy", "memorization.wrong_fit"]
 # Settings that runs of one group do not share; variants say how they differ.
@@ -73,7 +75,8 @@ def read(paths):
 
 
 def _grouped(runs, records):
-    runs = runs.reindex(columns=dict.fromkeys([*FIELDS, *runs])).astype({"peak_memory": float})
+    runs = runs.reindex(columns=dict.fromkeys([*FIELDS, *runs]))
+    runs = runs.astype({"peak_memory": float, "test.last.nll": float, "test.best.nll": float})
     runs[PERCENT] = 100 * runs[PERCENT].astype(float)
     runs["history.val_accuracy"] = [[100 * value for value in record["history"]["val_accuracy"]] for record in records]
     epochs, methods = [], []

@@ -266,6 +266,16 @@ def test_the_same_run_in_two_files_is_not_two_seeds():
     ]
 
 
+def test_a_run_that_diverged_has_an_accuracy_and_no_likelihood(monkeypatch, no_pictures):
+    records = runs_of(GAIN)
+    records[4]["test"]["last"] |= {"nll": None, "ece": None}
+    records[4]["history"]["val_loss"][-1] = None
+    page(monkeypatch, *records)
+    (found,) = tables(*records).values()
+    assert found["all four"]["seeds"] == "3"
+    assert found["all four"]["NLL"] == "1.200 ± 0.000"  # Of the other two.
+
+
 def test_no_run_at_all_is_one_line(monkeypatch):
     write([1, 2])
     monkeypatch.setattr(sys, "argv", ["report.py", "runs.jsonl"])
