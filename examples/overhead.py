@@ -1,4 +1,4 @@
-"""Overhead: what collaboration costs in training, against the plain network and other ways to make it better.
+"""Overhead: what the terms cost in training, against the plain network and other ways to make it better.
 
     python examples/overhead.py                  # each term, and Keras' own Distiller; hours on two cores
     python examples/overhead.py --rows methods   # all four terms, R-Drop, exits, Song & Chai's heads
@@ -21,7 +21,6 @@ import sys
 import timeit
 from collections import namedtuple
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -29,7 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as
 
 import keras
 import numpy as np
-from records import MACHINE, append, read, write
+from records import MACHINE, append, read, version_of, write
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
@@ -152,14 +151,14 @@ def key(task, variant, pairs):
         "variant": variant,
         "terms": [term.get_config() for term in new_terms(variant)],
         "pairs": pairs if task.measure == "time" else None,
-        "versions": {"keras_collab": kc.__version__, **{name: version(name) for name in ("keras", task.backend)}},
+        "versions": {"keras_collab": kc.__version__, **{name: version_of(name) for name in ("keras", task.backend)}},
         "machine": MACHINE,
     }
 
 
 def finished(tasks, path, pairs):
     """{(task, variant): record} of the measurements in the file that are of these settings, versions and machine."""
-    records = [record for _, record in read(path) if record is not None]
+    records = [record for _, record in read(path)[0]]
     wanted = {(task, variant): key(task, variant, pairs) for task in tasks for variant in variants(task)}
     return {which: record for which, key in wanted.items() for record in records if key.items() <= record.items()}
 
@@ -247,7 +246,7 @@ def main():
     parser.add_argument("--backends", nargs="+", choices=["tensorflow", "jax"], default=["tensorflow", "jax"])
     parser.add_argument("--pairs", type=int, default=41, help="pairs of steps to time; fewer where they take long")
     parser.add_argument("--only", choices=["counts", "time"])
-    parser.add_argument("--results", type=Path, help="default: overhead.jsonl or methods.jsonl in examples/results")
+    parser.add_argument("--results", type=Path, help="default: overhead.jsonl or methods.jsonl in runs")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)  # One task, by the program itself.
     options = parser.parse_args()
@@ -255,7 +254,7 @@ def main():
         return measure(Task(*options.measure), options.results, options.pairs)
     rows, chosen = options.rows, COMPARISONS[options.rows]
     options.networks, options.batches = options.networks or chosen.networks, options.batches or chosen.batches
-    options.results = options.results or Path(__file__).parent / "results" / f"{chosen.file}.jsonl"
+    options.results = options.results or Path("runs") / f"{chosen.file}.jsonl"
     cases = list(itertools.product(options.batches, options.networks))
     tasks = [Task("counts", "jax", network, batch, rows) for batch, network in cases if "jax" in options.backends]
     tasks += [Task("build", backend, "resnet50", 1, rows) for backend in options.backends if rows == "terms"]

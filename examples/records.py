@@ -1,23 +1,41 @@
 """Records: files of JSON lines, and files that are written whole or not at all."""
 
+import errno
+import functools
+import importlib.metadata
 import json
+import math
 import os
 import platform
 
 MACHINE = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+NO_STORAGE = 74  # The exit status of a run that had no room, or no right to write: EX_IOERR of sysexits.h.
 
 
 def read(path):
-    """(line number, record) of each line of a file, if there is one; None for what a full disk cut off."""
-    found = []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                found.append((number, json.loads(line)))
-            except json.JSONDecodeError:
-                found.append((number, None))
-    return found
+    """Reads a file of JSON lines.
+
+    Returns:
+        The records that are JSON objects, as a list of (line number, record), and a message for each other line: one
+        that a full disk cut off, or one that is no JSON object. A file that does not exist has neither.
+    """
+    records, messages = [], []
+    # A byte order mark, as some editors write it, is no part of the first line.
+    text = path.read_text(encoding="utf-8-sig", errors="replace") if path.exists() else ""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            messages.append(f"{path}:{number} is cut off or no JSON and was skipped.")
+            continue
+        if isinstance(record, dict):
+            records.append((number, record))
+        else:
+            messages.append(f"{path}:{number} is no JSON object and was skipped: {line.strip()[:40]}")
+    return records, messages
 
 
 def append(path, record):
@@ -25,15 +43,40 @@ def append(path, record):
     path.parent.mkdir(parents=True, exist_ok=True)
     cut_off = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
     with path.open("ab", buffering=0) as file:
-        line = b"\n" * cut_off + json.dumps(record).encode() + b"\n"
+        line = b"\n" * cut_off + json.dumps(finite(record), allow_nan=False).encode() + b"\n"
         if file.write(line) < len(line):
             raise OSError(f"{path} took a part of a line only: the disk is full. The part is skipped when it is read.")
 
 
-def write(path, text):
+def finite(value):
+    """The value with null for each number that JSON does not have: NaN and infinity."""
+    if isinstance(value, dict):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write(path, content):
+    """Writes a text, or bytes, as a whole file: after a kill there is the old file or the new one."""
     part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with part.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())  # Else a power cut could leave the new name with nothing in it.
     part.replace(path)
+
+
+@functools.cache
+def version_of(module):
+    """The version of the package that a module comes with: of tensorflow-cpu too, where that is what is installed.
+
+    Raises:
+        ModuleNotFoundError: if the module is not installed.
+    """
+    packages = importlib.metadata.packages_distributions().get(module)
+    if not packages:
+        raise ModuleNotFoundError(f"{module} is not installed: python -m pip install {module}")
+    return importlib.metadata.version(packages[0])

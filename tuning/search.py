@@ -4,12 +4,13 @@
     python tuning/search.py cifar10-subset resnet8 plain --data photographs.zip    # the control: the same budget
 
 Stop it at any moment and give the command again: no finished trial is run again. The test images are looked at once,
-at the end, by the best trial's model; the outcome is appended to tuning/results/searches.jsonl, and the trials are
+at the end, by the best trial's model; the outcome is appended to tuning/searches/searches.jsonl, and the trials are
 drawn beside it. Several machines share a search by keras-tuner's own chief and workers, see tuning/README.md.
 """
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -23,12 +24,15 @@ import keras
 import keras_tuner
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from methods import NETWORKS
 from records import MACHINE, append, read, write
-from reproduce import NETWORKS, new_network
 from rich.console import Console
+from runner import Interrupted, interruptible
 from spaces import BATCH_SIZE, SPACES, Training
+from train_run import new_network
 
 from keras_collab import datasets
 
@@ -49,10 +53,10 @@ def save_json(path, content):
     return text
 
 
-def told(algorithm, count):
-    """The algorithm's tuner, which says after each trial how far it is, what is best and how long the rest may take."""
+def reporting(algorithm, count):
+    """The algorithm's tuner, which prints after each trial its score, the best one and how long the rest may take."""
 
-    class Told(algorithm):
+    class Reporting(algorithm):
         begun = None  # The time of the first trial of this process, and its number.
 
         def on_trial_begin(self, trial):
@@ -62,17 +66,19 @@ def told(algorithm, count):
         def on_trial_end(self, trial):
             super().on_trial_end(trial)
             ended, number = self.oracle.get_trial(trial.trial_id), int(trial.trial_id) + 1
+            outcome = str(trial.message or "no number").strip().split("\n")[-1]
+            if ended.status == "COMPLETED":
+                outcome = f"{ended.score:.4f}"
+            best = "none yet"
+            for other in self.oracle.get_best_trials(1):
+                if other.status == "COMPLETED":
+                    best = f"{other.score:.4f}"
             each = (time.monotonic() - self.begun[0]) / max(1, number - self.begun[1])
-            best = [t.score for t in self.oracle.get_best_trials(1) if t.status == "COMPLETED"]
             left = f", {each * (count - number) / 60:.0f} min left" if count else ""
-            failure = str(trial.message or "no number").strip().split("\n")[-1]
-            said = f"{ended.score:.4f}" if ended.status == "COMPLETED" else failure
-            console.print(
-                f"trial {number} of {count or '?'}: {said}; best {best[0] if best else float('nan'):.4f}{left}"
-            )
+            console.print(f"trial {number} of {count or '?'}: {outcome}; best {best}{left}")
 
-    Told.__name__ = algorithm.__name__
-    return Told
+    Reporting.__name__ = algorithm.__name__
+    return Reporting
 
 
 def is_worker():
@@ -80,22 +86,42 @@ def is_worker():
 
 
 def claim(directory, settings):
-    """Raises if the directory holds another search. A worker waits for the chief to make it."""
+    """Exits if the directory holds another search. A worker waits for the chief to make it."""
     path = directory / "settings.json"
     while is_worker() and not path.exists():
         time.sleep(0.5)
-    if path.exists():
-        found = json.loads(path.read_text())
-        if found != settings:
-            differing = [
-                f"{k}: {found.get(k)!r}, now {settings.get(k)!r}" for k in settings if found.get(k) != settings[k]
-            ]
-            sys.exit(f"{directory} holds another search ({'; '.join(differing)}). Give another --directory.")
-    elif directory.exists() and any(directory.iterdir()):
-        sys.exit(f"{directory} holds something else than a search of this program. Give another --directory.")
-    else:
+    if not path.exists():
+        if directory.exists() and any(directory.iterdir()):
+            sys.exit(f"{directory} holds something else than a search of this program. Give another --directory.")
         directory.mkdir(parents=True, exist_ok=True)
         write(path, json.dumps(settings, indent=1))
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        sys.exit(f"{path} is no JSON: {error}. Give another --directory, or remove that one.")
+    if before != settings:
+        differing = []
+        for name, value in settings.items():
+            if before.get(name) != value:
+                differing.append(f"{name}: {before.get(name)!r}, now {value!r}")
+        sys.exit(f"{directory} holds another search ({'; '.join(differing)}). Give another --directory.")
+
+
+def is_done(path, settings):
+    """Whether the results file has the outcome of a search; names the lines that it cannot read."""
+    records, messages = read(path)
+    for message in messages:
+        print(message, file=sys.stderr)
+    return any(record.get("settings") == settings for _, record in records)
+
+
+def keep(path, record):
+    """Appends the outcome, unless another process has done so by now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not is_done(path, record["settings"]):
+            append(path, record)
 
 
 def frame(tuner):
@@ -126,7 +152,7 @@ def picture(trials, path):
     part.replace(path)
 
 
-def main():
+def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", help="a data set of keras_collab.datasets, or the name of what --data holds")
     parser.add_argument("network", choices=NETWORKS)
@@ -143,17 +169,31 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="folder or zip with train/CLASS/*.jpg and test/CLASS/*.jpg")
     parser.add_argument("--directory", type=Path, help="where the trials are kept (default: tuning/searches/NAME)")
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "searches.jsonl")
+    parser.add_argument("--results", type=Path, default=HERE / "searches" / "searches.jsonl")
     options = parser.parse_args()
     for name in ("trials", "executions", "epochs"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be 1 or more. Received: {getattr(options, name)}.")
+    for name in ("width", "train_size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be 1 or more. Received: {value}.")
+    for name in ("learning_rate", "weight_decay"):
+        value = getattr(options, name)
+        if not 0 <= value < math.inf:  # Not NaN either.
+            parser.error(f"--{name.replace('_', '-')} must be a finite number of 0 or more. Received: {value}.")
+    if options.data and not options.data.exists():
+        parser.error(f"--data: there is no {options.data}.")
+    return options
+
+
+def search(options):
     places = ("data", "directory", "results")  # Of what a search depends on, these are no part.
     settings = {name: value for name, value in vars(options).items() if name not in places}
     settings["backend"] = keras.backend.backend()
     title = "-".join(str(settings[name]) for name in ("dataset", "network", "space", "algorithm"))
     directory = options.directory or HERE / "searches" / title
-    if any(record and record["settings"] == settings for _, record in read(options.results)):
+    if is_done(options.results, settings):
         sys.exit(f"{options.results} has the outcome of this search already. Take its line out to look again.")
     claim(directory, settings)
 
@@ -171,7 +211,7 @@ def main():
     hypermodel = SPACES[options.space](build_network, data, train)
     limit = {"max_epochs": options.epochs} if options.algorithm == "hyperband" else {"max_trials": options.trials}
     count = None if options.algorithm == "hyperband" else options.trials
-    tuner = told(ALGORITHMS[options.algorithm], count)(
+    tuner = reporting(ALGORITHMS[options.algorithm], count)(
         hypermodel,
         objective="val_accuracy",
         executions_per_trial=options.executions,
@@ -197,9 +237,21 @@ def main():
     (trial,) = tuner.oracle.get_best_trials(1)
     record = {"settings": settings, "best": trial.hyperparameters.values, "val_accuracy": trial.score, "test": scores}
     record |= {"trials": trials.to_dict("records"), "machine": MACHINE}
-    append(options.results, record)
+    keep(options.results, record)
     picture(trials, options.results.with_name(f"{title}.png"))
     console.print({"best": trial.hyperparameters.values, "val_accuracy": trial.score, "test": scores})
+
+
+def main():
+    options = parse_arguments()
+    try:
+        with interruptible():
+            search(options)
+    except Interrupted as stop:
+        print(f"Stopped by {stop}. Finished trials are kept; give the command again to go on.", file=sys.stderr)
+        sys.exit(stop.status)
+    except OSError as error:
+        sys.exit(f"{error}. Finished trials are kept; give the command again to go on.")
 
 
 if __name__ == "__main__":

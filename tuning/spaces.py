@@ -1,8 +1,8 @@
-"""What is searched: hypermodels by name, trained by the optimizer of examples/reproduce.py."""
+"""What is searched: hypermodels by name, trained by the optimizer of examples/train_run.py."""
 
 import dataclasses
 
-from reproduce import new_optimizer
+from train_run import new_optimizer
 
 from keras_collab.tuner import CollabHyperModel
 

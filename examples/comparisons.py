@@ -1,0 +1,112 @@
+"""Paired comparisons of runs: mean differences with Student's 95% interval, and the texts that tables show."""
+
+import dataclasses
+import math
+import warnings
+
+from methods import is_control
+from scipy import stats
+
+ACCURACY, NLL = "test.last.accuracy", "test.last.nll"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """The mean of paired differences, and Student's 95% interval of it; NaN where there are too few pairs."""
+
+    pairs: int
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self):
+        """A gain or a loss where the interval leaves out 0; open where it does not, or where there is none."""
+        if self.low > 0:
+            return "gain"
+        return "loss" if self.high < 0 else "open"
+
+    def text(self, form="+z.2f"):
+        """The mean, with the interval in brackets."""
+        if math.isnan(self.low):
+            return show(self.mean, form)
+        return f"{show(self.mean, form)} ({show(self.low, form)} to {show(self.high, form)})"
+
+
+def difference(own, other):
+    """Own less other, of the seeds that both have.
+
+    Args:
+        own: a pandas Series by seed.
+        other: another one.
+    """
+    pairs = (own - other).dropna()
+    if len(pairs) < 2:
+        return Difference(len(pairs), pairs.mean(), math.nan, math.nan)
+    with warnings.catch_warnings():
+        # SciPy 1.17 warns where all pairs differ alike; the interval is right, of length 0.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        low, high = stats.ttest_1samp(pairs, 0).confidence_interval()
+    return Difference(len(pairs), pairs.mean(), float(low), float(high))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A method against a control in one group of runs."""
+
+    title: str
+    method: str
+    control: str
+    control_accuracy: float
+    accuracy: Difference
+    nll: Difference
+
+    @property
+    def error(self):
+        """The change of the error, relative to the control's, in %."""
+        error = 100 - self.control_accuracy
+        return -100 * self.accuracy.mean / error if error else math.nan
+
+
+def by_method(group):
+    """The runs of one group by method, each a table by seed."""
+    methods = {}
+    for name, own in group.groupby("method", sort=False):
+        methods[name] = own.set_index("seed").sort_index()
+    return methods
+
+
+def compare(methods, method, control, title=""):
+    """The `Comparison` of two methods of `by_method`; None if they have no seed in common."""
+    own, other = methods[method], methods[control]
+    seeds = own.index.intersection(other.index)
+    if not len(seeds):
+        return None
+    own, other = own.loc[seeds], other.loc[seeds]
+    accuracy, nll = difference(own[ACCURACY], other[ACCURACY]), difference(own[NLL], other[NLL])
+    return Comparison(title, method, control, other[ACCURACY].mean(), accuracy, nll)
+
+
+def against_better_control(methods, method, title=""):
+    """The `Comparison` with the control of the highest accuracy: plain training, another loss, or a variant of these.
+
+    A control with one seed counts only where none has more.
+    """
+    found = []
+    for name in methods:
+        if is_control(name) and name != method:
+            found.append(compare(methods, method, name, title))
+    found = [comparison for comparison in found if comparison]
+    several = [comparison for comparison in found if comparison.accuracy.pairs > 1]
+    return max(several or found, key=lambda comparison: comparison.control_accuracy, default=None)
+
+
+def show(value, form="+z.2f", unit=""):
+    """A number as text, with a minus sign; nothing for NaN."""
+    return "" if math.isnan(value) else f"{value:{form}}{unit}".replace("-", "−")
+
+
+def markdown(head, rows):
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]

@@ -1,0 +1,59 @@
+"""The losses of the controls, and what is measured of a network before and after training."""
+
+import keras
+import numpy as np
+from keras import ops
+
+import keras_collab
+from keras_collab.terms.kernel_similarity import kernel_similarity
+from keras_collab.terms.representation_similarity import representation_similarity
+
+
+def smoothed(labels, probabilities):
+    """Cross-entropy with label smoothing 0.1 (Szegedy et al., 2016, arXiv 1512.00567)."""
+    one_hot = ops.one_hot(ops.reshape(labels, (-1,)), probabilities.shape[-1])
+    return keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=0.1)
+
+
+def generalized(labels, probabilities):
+    """(1 − p^0.7) / 0.7 of the label, generalized cross-entropy (Zhang & Sabuncu, 2018, arXiv 1805.07836)."""
+    one_hot = ops.one_hot(ops.reshape(labels, (-1,)), probabilities.shape[-1])
+    of_label = ops.sum(one_hot * probabilities, axis=-1)
+    return (1 - ops.power(ops.maximum(of_label, 1e-7), 0.7)) / 0.7
+
+
+def test(network, split):
+    """Accuracy, mean negative log-likelihood in nats, and expected calibration error with 15 bins."""
+    probabilities = network.predict(split.images, batch_size=500, verbose=0)
+    confidence = probabilities.max(axis=-1)
+    right = probabilities.argmax(axis=-1) == split.labels
+    of_label = probabilities[np.arange(len(right)), split.labels]
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    gap = 0.0
+    for number in range(15):
+        here = bins == number
+        gap += abs(np.sum(right[here]) - np.sum(confidence[here]))
+    return {
+        "accuracy": float(np.mean(right)),
+        "nll": float(-np.mean(np.log(np.maximum(of_label, 1e-12)))),
+        "ece": float(gap / len(right)),
+    }
+
+
+def redundancy(network, images):
+    """By layer: mean squared correlation of channels at the stage ends, mean squared cosine of kernels."""
+    reader = keras_collab.NetworkReader(network)
+    taps = reader.taps("auto")
+    tensors = keras.Model(reader.graph.inputs, [tap.tensor for tap in taps])(images[:256], training=False)
+    channels = {}
+    for tap, tensor in zip(taps, tensors, strict=True):
+        channels[tap.path] = float(representation_similarity(tensor))
+    kernels = {}
+    for kernel in reader.kernels():
+        kernels[kernel.path] = float(kernel_similarity(kernel.read()))
+    return {"channels": channels, "kernels": kernels}
+
+
+def before_and_after(before, after):
+    """Two measurements by layer as lists."""
+    return {"layers": list(before), "before": list(before.values()), "after": [after[layer] for layer in before]}
