@@ -433,7 +433,7 @@ def _checked(terms: Any) -> list[Term]:
                 "`terms` must be a list of keras_collab.Term objects, such as [keras_collab.OutputConsistency()]. "
                 f"Received: {term!r}."
             )
-        if term.selection is not None:
+        if term.built:
             raise ValueError(
                 f"Term '{term.name}' is already part of a model and holds that model's weight and draws. Make a new "
                 f"one: {type(term).__name__}.from_config(term.get_config())."

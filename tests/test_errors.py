@@ -135,7 +135,7 @@ def test_wrap_says_what_is_wrong_and_leaves_the_network_as_it_was(make_network, 
     if before is not None:
         assert vars(network) == before
     for term in terms or []:
-        assert getattr(term, "selection", None) is None  # None is half-wrapped: it can be used again.
+        assert not getattr(term, "built", False)  # None is half-wrapped: it can be used again.
 
 
 def test_already_wrapped_and_a_term_already_used():

@@ -131,7 +131,7 @@ def test_what_is_searched():
     model = CollabHyperModel(small_network, given, balance=False, settings=settings, choose_terms=True).build(hp)
     (term,) = model.terms.values()
     assert term.get_config()["layers"] == ["conv0", "conv1"]
-    assert given[0].selection is None
+    assert not given[0].built
 
 
 def test_networks_and_optimizers_have_hyperparameters(data):

@@ -89,7 +89,7 @@ class Term(keras.layers.Layer):
     training step into one float32 scalar. The total loss is the task's loss plus `weight` times that scalar.
 
     Attributes:
-        selection: what the term reads of its network; None before the network is wrapped.
+        selection: what the term reads of its network; empty before the network is wrapped.
 
     Args:
         weight: what the term is multiplied by: a number >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or
@@ -111,7 +111,7 @@ class Term(keras.layers.Layer):
         self._weight_setting = _checked_weight(name, weight)
         seed = _seed_for(name) if seed is None else seed
         self.seed = check_range(self, seed=seed, least=0, most=2**31 - 1, whole=True)
-        self.selection: Selection | None = None
+        self.selection = Selection()
 
     def select(self, network: NetworkReader) -> Selection:
         """The taps, the head and the kernels that the term reads, as a `Selection`.
@@ -207,7 +207,7 @@ class Term(keras.layers.Layer):
         """`layers=` as it can be saved: patterns and functions are replaced by the layers they chose."""
         if isinstance(layers, list | tuple):
             return list(layers)
-        if self.selection is not None and layers != "auto":
+        if self.built and layers != "auto":
             return self.selection.paths
         if callable(layers):
             raise ValueError(f"'{self.name}' chooses layers by a function; it can be saved once it is part of a model.")
@@ -241,7 +241,7 @@ def _split_weight(setting: Weight) -> tuple[Any, float]:
 
 def _checked_weight(name: str, weight: Any) -> Weight:
     if isinstance(weight, numbers.Real) and not isinstance(weight, bool):
-        if not 0 <= weight <= 1e38:  # NaN is neither; float32 ends at 3.4e38.
+        if not 0 <= float(weight) <= 1e38:  # NaN is neither; float32 ends at 3.4e38.
             raise ValueError(f"The weight of '{name}' must be a float32 number >= 0. Received: {weight!r}.")
         return float(weight)
     if not callable(weight):

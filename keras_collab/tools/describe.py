@@ -125,7 +125,7 @@ def describe(model: CollabModel, data: Any = None, *, verbose: bool = True) -> D
     reached: set[int] = set()
     terms = []
     for term in model.terms.values():
-        selection = term.selection or Selection()
+        selection = term.selection
         changed = _trainable_weights(_calls_reached(selection, graph))
         reached.update(changed)
         reach = sum(changed.values()) / max(1, total)
