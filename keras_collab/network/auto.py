@@ -159,10 +159,11 @@ class _Stream:
         return [sorted(stage, key=order.__getitem__) for stage in chosen]
 
     def _ends(self, blocks: list[Call], stage: list[Call]) -> list[Call]:
-        """What may end a stage: blocks, but not those beside the path where other layers are on it."""
-        on_the_path = any(call in self.crossed for call in blocks)
-        passed_by = any(call in self.crossed for call in stage) and not on_the_path
-        return stage if passed_by or not blocks else blocks
+        """What may end a stage: blocks, but not those beside the path that another layer behind them is on."""
+        if not blocks or any(call in self.crossed for call in blocks):
+            return blocks or stage
+        behind = self.calls[self.calls.index(blocks[-1]) :]
+        return stage if any(call in self.crossed and call in behind for call in stage) else blocks
 
     def end(self, stage: Sequence[Call]) -> Call:
         """The call that ends a stage: the last that all paths cross, else the last of those with most channels."""
