@@ -1,21 +1,32 @@
-"""Where the stages of a network end: the taps that `layers="auto"` stands for.
+"""What `layers="auto"` stands for: the taps and the kernels that terms read by default.
 
-A stage is a run of layers that work at one resolution. Its end is the last tensor of the stage that every path
-from the input to the output passes through and that closes a block: the sum or concatenation of a block's branches,
-or the normalization and activation right after it. In networks without branches (VGG, MobileNet) every convolution,
-followed by its normalization and activation, is a block. The last feature map before global pooling always ends a
-stage. Preprocessing, padding, cropping, dropout and pooling close no block, nor do the stem and the expansion of the
-next block in a network that has branches.
+**Taps** lie where a block ends and a stage is over. Only what the main input feeds, and a layer with trained weights
+has computed, counts: masks, adjacency and second inputs hide nothing.
+
+- A block ends at a merge (branches with as many positions each are added, averaged, subtracted or concatenated), at a
+  composite layer (one that holds layers with weights, or a recurrent one), and after the normalization and activation
+  right behind these.
+- A stage is what works at one number of positions. Its tap is its last block end that every path crosses; where it has
+  no block, its last layer that computes and every path crosses; where no tensor is on every path, its widest.
+- Stages without blocks that are finer than all with blocks are a stem, unless they are half of the network.
+- With one stage only there are four block ends, evenly spaced. Where two kinds of blocks alternate, as attention and
+  perceptron do in a transformer, they are one.
+
+**Kernels** are those of convolutions, and of Dense layers over positions, which are 1×1 convolutions: the wider ones
+where these hold a quarter of the weights, else all. Left out are the head, the depthwise ones, and those that read the
+data itself. A network that has none of these is compared by its other Dense layers.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
+from keras import tree
 
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Call, Graph
-from keras_collab.network.layers import kernel_of
+from keras_collab.network.layers import Kernel, computes, is_composite, kernels_of
 
 # A resolution starts a new stage if it is at most this share of the one before, or half of it, rounded up: 149 and 147
 # pixels are one stage, 5, 3 and 2 are three.
@@ -23,6 +34,9 @@ _NEW_STAGE = 0.6
 
 # Networks with fewer than two stages (a transformer, a stack of Dense layers) get this many taps, evenly spaced.
 _EVEN_TAPS = 4
+
+# Names of layers and of operations of keras.ops. A product gates, and does not count.
+_MERGING = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Subtract")
 
 _REFINING = (
     keras.layers.Activation,
@@ -32,7 +46,9 @@ _REFINING = (
     keras.layers.LayerNormalization,
     keras.layers.LeakyReLU,
     keras.layers.PReLU,
+    keras.layers.RMSNormalization,
     keras.layers.ReLU,
+    keras.layers.UnitNormalization,
 )
 _ENDS_FEATURE_MAPS = (
     keras.layers.Flatten,
@@ -45,30 +61,198 @@ _ENDS_FEATURE_MAPS = (
 )
 
 
-def stage_ends(graph: Graph, output: keras.KerasTensor) -> list[Call]:
-    """The calls whose outputs end a stage on the way to `output`, the deepest last."""
-    calls = graph.ancestors(output)
-    first = channels_first(graph)
-    crossed = _crossed_by_all_paths(calls, output)
-    maps = _feature_maps(graph, calls, crossed)
-    merges = [call for call in maps if _merges(graph, call, first)]
-    blocks = _closed_by_merge(merges, maps, crossed) if merges else [call for call in maps if _works(call)]
-    final = [call for call in maps if call in crossed and (_works(call) or call in blocks)][-1:]
-    ends = []
-    for stage in _stages(graph, [*blocks, *final], first):
-        ends.append(([call for call in stage if call in crossed] or _widest(graph, stage, first))[-1])
-    if len(ends) > 1:
-        return [call for call in calls if call in ends]  # A decoder's stages come from coarse to fine.
-    return _evenly(_block_ends(graph, _before_last_kernel(calls), crossed))
+def auto_taps(graph: Graph) -> list[Call]:
+    """The calls whose outputs `layers="auto"` taps, in the order of the network."""
+    outputs = tree.flatten(graph.outputs)
+    stream = _Stream(graph, max(outputs, key=lambda output: len(graph.ancestors(output))))
+    taps = [stream.end(stage) for stage in stream.stages()]
+    if len(taps) > 1:
+        return [call for call in graph.calls if call in taps]  # A decoder's stages come from coarse to fine.
+    return _evenly(stream.blocks_of_one_stage())
 
 
-def _crossed_by_all_paths(calls: Sequence[Call], output: keras.KerasTensor) -> set[Call]:
-    """The calls after which a single tensor is alive, so that every path passes through it.
+class _Stream:
+    """The calls between the main input and an output, and what is known of them.
 
-    An input is alive from its first use: a second input that joins late does not hide the first one's stages. The
-    output itself counts if it is features, not what a last layer with a kernel makes of them.
+    Attributes:
+        calls: those whose output is the main input's and was computed by trained weights, in topological order.
+        crossed: those of them whose output is on every path.
+        maps: those of them before global pooling whose output has positions.
+        closing: those of the maps and vectors that end a block.
     """
-    ends_in_features = all(kernel_of(call.operation, call.path) is None for call in calls[-1:])
+
+    def __init__(self, graph: Graph, output: keras.KerasTensor):
+        self.graph = graph
+        self.first = channels_first(graph)
+        ancestors = graph.ancestors(output)
+        self.computed_of_any = _computed(ancestors, tree.flatten(graph.inputs))
+        self.computed = _computed(ancestors, [_main_input(graph, ancestors)])
+        self.calls = [call for call in ancestors if id(call.output) in self.computed]
+        self.crossed = _crossed_by_all_paths(self.calls, output, self.computed)
+        readable = [call for call in self.calls if self._is_readable(call)]
+        self.readable = readable
+        self.closing = self._refined([call for call in readable if self._closes(call)])
+        self.maps = self._maps(readable)
+
+    def _is_readable(self, call: Call) -> bool:
+        is_float = keras.backend.is_float_dtype(call.output.dtype)
+        return is_float and len(call.output.shape) > 1 and self.graph.is_per_sample(call.output)
+
+    def positions(self, call_or_tensor: keras.KerasTensor) -> int:
+        shape = self.graph.shape(call_or_tensor)
+        return math.prod(shape[2:] if self.first.get(id(call_or_tensor), False) else shape[1:-1])
+
+    def _closes(self, call: Call) -> bool:
+        """Whether branches that work at one resolution come together, or a layer of layers is a block of its own."""
+        if is_composite(call.operation):
+            return True
+        merged = {id(x): x for x in call.inputs if id(x) in self.computed_of_any}
+        counts = {self.positions(x) for x in merged.values()}
+        return merges(call.operation) and len(merged) > 1 and len(counts) == 1
+
+    def _refined(self, closing: Sequence[Call]) -> set[Call]:
+        """The calls that end blocks, and the normalizations and activations right after them that no path avoids."""
+        tensors = {id(call.output) for call in closing}
+        refined = set(closing)
+        for call in self.readable:
+            if call in self.crossed and refines(call) and id(call.inputs[0]) in tensors:
+                tensors.add(id(call.output))
+                refined.add(call)
+        return refined
+
+    def _maps(self, readable: Sequence[Call]) -> list[Call]:
+        """The calls whose output has channels and positions, up to global pooling; gates on one position left out."""
+        maps: list[Call] = []
+        for call in self.calls:
+            ends = isinstance(call.operation, _ENDS_FEATURE_MAPS) or len(call.output.shape) < 3
+            if ends and call in self.crossed and maps:
+                break
+            is_gate = call not in self.crossed and self.positions(call.output) == 1
+            if call in readable and len(call.output.shape) > 2 and not is_gate:
+                maps.append(call)
+        return maps
+
+    def _works(self, call: Call) -> bool:
+        return computes(call.operation) or refines(call)
+
+    def stages(self) -> list[list[Call]]:
+        """The maps that may end a stage, grouped by resolution from fine to coarse."""
+        axes = max((len(call.output.shape) - 2 for call in self.maps), default=1)
+
+        def side(call):  # As if the positions were a square, a cube: 49 tokens are as coarse as 7×7 pixels.
+            return round(self.positions(call.output) ** (1 / axes), 6)
+
+        maps = [call for call in self.maps if call in self.closing or self._works(call)]
+        final = [call for call in maps if call in self.crossed][-1:]
+        stages: list[list[Call]] = []
+        smallest = 0.0
+        for size in sorted({side(call) for call in maps}, reverse=True):
+            if not stages or size <= max(_NEW_STAGE * smallest, math.ceil(smallest / 2)):
+                stages.append([])
+            smallest = size
+            stages[-1].extend(call for call in maps if side(call) == size)
+        blocks = [[call for call in stage if call in self.closing or call in final] for stage in stages]
+        stem = next((index for index, stage in enumerate(blocks) if stage), 0)
+        begin = stem if 2 * stem < len(stages) else 0
+        chosen = [self._ends(*pair) for pair in zip(blocks, stages, strict=True)][begin:]
+        order = {call: index for index, call in enumerate(self.calls)}
+        return [sorted(stage, key=order.__getitem__) for stage in chosen]
+
+    def _ends(self, blocks: list[Call], stage: list[Call]) -> list[Call]:
+        """What may end a stage: blocks, but not those beside the path that another layer behind them is on."""
+        if not blocks or any(call in self.crossed for call in blocks):
+            return blocks or stage
+        behind = self.calls[self.calls.index(blocks[-1]) :]
+        return stage if any(call in self.crossed and call in behind for call in stage) else blocks
+
+    def end(self, stage: Sequence[Call]) -> Call:
+        """The call that ends a stage: the last that all paths cross, else the last of those with most channels."""
+        crossed = [call for call in stage if call in self.crossed]
+        if crossed:
+            return crossed[-1]
+        most = max(self._channels(call) for call in stage)
+        return [call for call in stage if self._channels(call) == most][-1]
+
+    def _channels(self, call: Call) -> int:
+        return self.graph.shape(call.output)[1 if self.first[id(call.output)] else -1]
+
+    def blocks_of_one_stage(self) -> list[Call]:
+        """The ends of blocks in a network that has one resolution, without its last layer that computes."""
+        last = max((index for index, call in enumerate(self.calls) if computes(call.operation)), default=0)
+        ends: list[Call] = []
+        for call in self.calls[:last]:
+            if call not in self.crossed or call not in self.readable:
+                continue
+            if refines(call) and ends and call.inputs[0] is ends[-1].output:
+                ends[-1] = call
+            elif computes(call.operation) or call in self.closing:
+                ends.append(call)
+        blocks = [call for call in ends if call in self.closing]
+        return self._whole(blocks) if 2 * len(blocks) >= len(ends) else ends
+
+    def _whole(self, ends: Sequence[Call]) -> list[Call]:
+        """The ends of whole blocks, where two or more kinds of halves follow each other in turn."""
+        kinds: list[list[str]] = [[]]
+        for call in self.calls:
+            if computes(call.operation):
+                kinds[-1].append(type(call.operation).__name__)
+            if call in ends:
+                kinds.append([])
+        for period in range(1, len(ends)):
+            # What comes before the first end includes the stem, and is like no other.
+            if all(kinds[i] == kinds[i - period] for i in range(period + 1, len(ends))):
+                return list(ends[(len(ends) - 1) % period :: period])
+        return list(ends)
+
+
+def merges(operation: Any) -> bool:
+    """Whether an operation brings branches together; so does a layer without weights that is not Keras' own."""
+    module = type(operation).__module__
+    is_known = module.startswith(("keras.src.layers", "keras.src.ops"))
+    is_other = isinstance(operation, keras.Layer) and not is_known and not computes(operation)
+    return type(operation).__name__ in _MERGING or is_other
+
+
+def refines(call: Call) -> bool:
+    """Whether a call normalizes or activates what one layer has made, at the same shape."""
+    if len(call.inputs) != 1 or call.inputs[0].shape != call.output.shape:
+        return False
+    activates = type(call.operation).__module__ == "keras.src.ops.nn"
+    return activates or isinstance(call.operation, (*_REFINING, keras.layers.Lambda))
+
+
+def _main_input(graph: Graph, calls: Sequence[Call]) -> keras.KerasTensor:
+    """The input from which most layers with weights follow one after the other."""
+
+    def depth(start):
+        depths = {id(start): 0}
+        for call in calls:
+            before = [depths[id(x)] for x in call.inputs if id(x) in depths]
+            if before:
+                depths.update((id(x), max(before) + computes(call.operation)) for x in call.outputs)
+        return max(depths.values())
+
+    return max(tree.flatten(graph.inputs), key=depth)
+
+
+def _computed(calls: Sequence[Call], starts: Sequence[keras.KerasTensor]) -> set[int]:
+    """The tensors, by id, that follow from some inputs and that a layer with trained weights has computed."""
+    following, computed = {id(x) for x in starts}, set()
+    for call in calls:
+        if any(id(x) in following for x in call.inputs):
+            outputs = {id(x) for x in call.outputs}
+            following |= outputs
+            if computes(call.operation) or any(id(x) in computed for x in call.inputs):
+                computed |= outputs
+    return computed
+
+
+def _crossed_by_all_paths(calls: Sequence[Call], output: keras.KerasTensor, counted: set[int]) -> set[Call]:
+    """The calls after which a single tensor of those that are counted is alive, so that every path crosses it.
+
+    The output itself counts if it is features, not what a last layer with weights makes of them.
+    """
+    ends_in_features = not any(computes(call.operation) for call in calls[-1:])
     uses: dict[int, int] = {id(output): 1} if ends_in_features else {}
     for call in calls:
         for x in call.inputs:
@@ -79,103 +263,40 @@ def _crossed_by_all_paths(calls: Sequence[Call], output: keras.KerasTensor) -> s
         for x in call.inputs:
             uses[id(x)] -= 1
         alive.update(id(x) for x in (*call.inputs, *call.outputs))
-        alive = {x for x in alive if uses.get(x)}
+        alive = {x for x in alive & counted if uses.get(x)}
         if alive == {id(call.output)}:
             crossed.add(call)
     return crossed
 
 
-def _feature_maps(graph: Graph, calls: Sequence[Call], crossed: set[Call]) -> list[Call]:
-    """The calls whose output has channels and positions, from the first convolution to global pooling."""
-    after_convolution: set[int] = set()
-    maps = []
-    for call in calls:
-        if call in crossed and isinstance(call.operation, _ENDS_FEATURE_MAPS):
-            break
-        if _is_convolution(call) or any(id(x) in after_convolution for x in call.inputs):
-            after_convolution.update(id(output) for output in call.outputs)
-            if len(graph.shape(call.output)) > 2 and graph.is_per_sample(call.output):
-                maps.append(call)
-    return maps
-
-
-def _is_convolution(call: Call) -> bool:
-    kernel = kernel_of(call.operation, call.path)
-    return kernel is not None and not kernel.dense
-
-
-def _works(call: Call) -> bool:
-    """Whether the call computes features or refines them, rather than moving them about."""
-    return kernel_of(call.operation, call.path) is not None or isinstance(call.operation, _REFINING)
-
-
-def _positions(graph: Graph, tensor: keras.KerasTensor, first: dict[int, bool]) -> tuple[int, ...]:
-    return graph.shape(tensor)[2:] if first.get(id(tensor), False) else graph.shape(tensor)[1:-1]
-
-
-def _merges(graph: Graph, call: Call, first: dict[int, bool]) -> bool:
-    """Whether branches of one resolution come together; a product gates and does not count."""
-    sizes = {_positions(graph, x, first) for x in call.inputs}
-    return len({id(x) for x in call.inputs}) > 1 and len(sizes) == 1 and type(call.operation).__name__ != "Multiply"
-
-
-def _closed_by_merge(merges: Sequence[Call], maps: Sequence[Call], crossed: set[Call]) -> list[Call]:
-    """The merges, and the normalizations and activations right after them that no path goes around."""
-    closing = {id(call.output) for call in merges}
-    blocks = []
-    for call in maps:
-        refines = call in crossed and isinstance(call.operation, _REFINING) and id(call.inputs[0]) in closing
-        if refines:
-            closing.add(id(call.output))
-        if refines or call in merges:
-            blocks.append(call)
-    return blocks
-
-
-def _widest(graph: Graph, stage: Sequence[Call], first: dict[int, bool]) -> list[Call]:
-    """The calls with most channels: cells that skip over each other (NASNet) leave no tensor that all paths cross."""
-
-    def channels(call):
-        return graph.shape(call.output)[1 if first[id(call.output)] else -1]
-
-    return [call for call in stage if channels(call) == max(map(channels, stage))]
-
-
-def _stages(graph: Graph, blocks: Sequence[Call], first: dict[int, bool]) -> list[list[Call]]:
-    """The block ends, grouped by resolution from fine to coarse, each group in the order of the network."""
-
-    def resolution(call):
-        return max(_positions(graph, call.output, first))
-
-    stages: list[list[Call]] = []
-    smallest = 0
-    for size in sorted({resolution(call) for call in blocks}, reverse=True):
-        if not stages or size <= max(_NEW_STAGE * smallest, math.ceil(smallest / 2)):
-            stages.append([])
-        smallest = size
-        stages[-1].extend(call for call in dict.fromkeys(blocks) if resolution(call) == size)
-    order = {call: index for index, call in enumerate(graph.calls)}
-    return [sorted(stage, key=order.__getitem__) for stage in stages]
-
-
-def _before_last_kernel(calls: Sequence[Call]) -> Sequence[Call]:
-    last = max((i for i, call in enumerate(calls) if kernel_of(call.operation, call.path)), default=0)
-    return calls[:last]
-
-
-def _block_ends(graph: Graph, calls: Sequence[Call], crossed: set[Call]) -> list[Call]:
-    """Of every layer with a kernel, and what refines its output, the last call that all paths cross."""
-    ends: list[Call] = []
-    for call in calls:
-        if call not in crossed or not graph.is_per_sample(call.output) or not (_works(call) or len(call.inputs) > 1):
-            continue
-        if ends and isinstance(call.operation, _REFINING):
-            ends[-1] = call
-        else:
-            ends.append(call)
-    return ends
-
-
 def _evenly(calls: Sequence[Call]) -> list[Call]:
     count = min(_EVEN_TAPS, len(calls))
     return [calls[(index + 1) * len(calls) // count - 1] for index in range(count)]
+
+
+def auto_kernels(graph: Graph, heads: set[str]) -> list[Kernel]:
+    """The kernels that `layers="auto"` compares.
+
+    Args:
+        heads: paths of the classifiers, which are left out.
+    """
+    kernels: dict[int, Kernel] = {}
+    over_positions, after, first = set(), set(), set()
+    for call in graph.calls:
+        behind = any(id(x) in after for x in call.inputs)
+        for index, kernel in enumerate(kernels_of(call.operation, call.path)):
+            kernels.setdefault(id(kernel.layer), kernel)
+            if any(len(x.shape) > 2 for x in call.inputs):
+                over_positions.add(kernel.path)
+            if index == 0 and not behind:
+                first.add(kernel.path)
+        if behind or computes(call.operation, embeddings=True):
+            after.update(id(x) for x in call.outputs)
+    rest = [k for k in kernels.values() if k.path not in heads and not k.depthwise and k.filters > 1]
+    convolutions = [k for k in rest if not k.dense or k.path in over_positions]
+    later = [k for k in convolutions if k.path not in first]
+    if not any(not k.dense for k in kernels.values()) or not convolutions:
+        return [k for k in rest if k.dense]
+    chosen = later or (convolutions if len(convolutions) > 1 else [])
+    wide = [k for k in chosen if k.window > 1]
+    return wide if 4 * sum(k.weights for k in wide) >= sum(k.weights for k in chosen) else chosen

@@ -77,6 +77,32 @@ def kernel_of(operation: Any, path: str) -> Kernel | None:
     return _kernel(operation, path) if all(is_keras_own(type(operation), name) for name in methods) else None
 
 
+def kernels_of(operation: Any, path: str) -> list[Kernel]:
+    """The filters of a layer and of all layers inside it, each with the path to it."""
+    kernel = kernel_of(operation, path)
+    if kernel is not None:
+        return [kernel]
+    inner = operation._layers if isinstance(operation, keras.Layer) else []
+    return [kernel for layer in inner for kernel in kernels_of(layer, f"{path}/{layer.name}")]
+
+
+def computes(operation: Any, embeddings: bool = False) -> bool:
+    """Whether a layer mixes features by weights made to be trained, frozen or not; an embedding looks them up."""
+    for layer in operation._flatten_layers() if isinstance(operation, keras.Layer) else []:
+        counts = embeddings or "Embedding" not in type(layer).__name__
+        if counts and any(len(weight.shape) > 1 for weight in layer._trainable_variables):
+            return True
+    return False
+
+
+def is_composite(operation: Any) -> bool:
+    """Whether a layer is a block of its own: a recurrent one, a model, or a user's that holds layers with weights."""
+    if isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional | keras.Model):
+        return computes(operation)
+    is_users = isinstance(operation, keras.Layer) and not is_keras_own(type(operation), "call")
+    return is_users and any(computes(layer) for layer in operation._layers)
+
+
 @functools.singledispatch
 def _kernel(layer: Any, path: str) -> Kernel | None:
     """The filters of `layer`, or None for a layer that has none. One registration a kind of layer."""

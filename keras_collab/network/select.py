@@ -2,19 +2,20 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-from keras import ops, tree
+from keras import ops
 
-from keras_collab.network.auto import stage_ends
+from keras_collab.network.auto import auto_kernels, auto_taps
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Call, Graph
 from keras_collab.network.head import Head, find_heads
-from keras_collab.network.layers import Kernel, kernel_of
+from keras_collab.network.layers import Kernel, kernels_of
 
 Layers = str | Sequence[str] | Callable[[keras.Layer], bool]
 
@@ -93,7 +94,7 @@ class NetworkReader:
             layers: names, a regular expression, a function of the layer, or `"auto"`: the end of each stage.
             at_least: how many are needed.
         """
-        calls = self._stage_ends() if layers == "auto" else self._select(self.graph.calls, layers, "a layer")
+        calls = self._auto_taps if layers == "auto" else self._select(self.graph.calls, layers, "a layer")
         if len(calls) < at_least:
             found = ", ".join(f"'{call.path}'" for call in calls) or "none"
             raise ValueError(
@@ -118,12 +119,12 @@ class NetworkReader:
                 more; in a network without convolutions every Dense layer but the head.
             at_least: how many are needed, 1 or none.
         """
-        owners = {id(c.operation): c for c in reversed(self.graph.calls) if kernel_of(c.operation, c.path)}
-        calls = [call for call in self.graph.calls if owners.get(id(call.operation)) is call]
+        calls = self._calls_with_kernels()
         if layers == "auto":
-            kernels: list[Any] = self._auto_kernels([kernel_of(call.operation, call.path) for call in calls])
+            kernels = auto_kernels(self.graph, {head.path for head in self.heads})
         else:
-            kernels = [kernel_of(c.operation, c.path) for c in self._select(calls, layers, "a layer with a kernel")]
+            chosen = self._select(calls, layers, "a layer with a kernel")
+            kernels = [kernel for call in chosen for kernel in kernels_of(call.operation, call.path)]
         comparable = [kernel for kernel in kernels if kernel.filters > 1]
         if len(comparable) < at_least:
             raise ValueError(
@@ -161,33 +162,18 @@ class NetworkReader:
             )
         return head
 
-    def _stage_ends(self) -> list[Call]:
-        outputs = tree.flatten(self.graph.outputs)
-        return stage_ends(self.graph, max(outputs, key=lambda output: len(self.graph.ancestors(output))))
+    @functools.cached_property
+    def _auto_taps(self) -> list[Call]:
+        return auto_taps(self.graph)
 
-    def _auto_kernels(self, kernels: Sequence[Any]) -> list[Kernel]:
-        heads = {head.path for head in self.heads}
-        kernels = [kernel for kernel in kernels if kernel.path not in heads]
-        if all(kernel.dense for kernel in kernels):
-            return kernels
-        first = {call.path for call in self._first_convolutions()}
-        convolutions = [k for k in kernels if not (k.dense or k.depthwise or k.path in first)]
-        wide = [k for k in convolutions if k.window > 1]
-        return wide if 4 * sum(k.weights for k in wide) >= sum(k.weights for k in convolutions) else convolutions
-
-    def _first_convolutions(self) -> list[Call]:
-        """The convolutions that no other convolution comes before."""
-        after: set[int] = set()
-        first = []
+    def _calls_with_kernels(self) -> list[Call]:
+        """One call for each layer that has a kernel; of layers inside another, that of the outer one."""
+        calls: dict[int, Call] = {}
         for call in self.graph.calls:
-            kernel = kernel_of(call.operation, call.path)
-            convolves = kernel is not None and not kernel.dense
-            behind = any(id(x) in after for x in call.inputs)
-            if convolves and not behind:
-                first.append(call)
-            if convolves or behind:
-                after.update(id(output) for output in call.outputs)
-        return first
+            for kernel in kernels_of(call.operation, call.path):
+                inner = dataclasses.replace(call, operation=kernel.layer, path=kernel.path)
+                calls.setdefault(id(kernel.layer), inner)
+        return list(calls.values())
 
     def _select(self, calls: Sequence[Call], layers: Layers, kind: str) -> list[Call]:
         if isinstance(layers, str):

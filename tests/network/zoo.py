@@ -1,0 +1,430 @@
+"""Networks that people build, and where their blocks and stages end: name of the function → network and taps."""
+
+import keras
+from keras import layers, ops
+
+NETWORKS = {}
+
+
+def expected(*taps):
+    """The taps that `layers="auto"` must stand for in the network that a function builds."""
+
+    def register(build):
+        NETWORKS[build.__name__] = (build, list(taps))
+        return build
+
+    return register
+
+
+def convolve(x, filters, name, strides=1, size=3, **settings):
+    settings = {"padding": "same", "activation": "relu", **settings}
+    return layers.Conv2D(filters, size, strides=strides, name=name, **settings)(x)
+
+
+def classify(inputs, x):
+    if len(x.shape) > 2:
+        x = getattr(layers, f"GlobalAveragePooling{len(x.shape) - 2}D")()(x)
+    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="head")(x))
+
+
+def attend(x, name, heads=2, **settings):
+    y = layers.LayerNormalization(name=f"{name}_norm1")(x)
+    y = layers.MultiHeadAttention(heads, 4, name=f"{name}_attention")(y, y, **settings)
+    return layers.Add(name=f"{name}_attended")([x, y])
+
+
+def feed(x, name):
+    y = layers.LayerNormalization(name=f"{name}_norm2")(x)
+    y = layers.Dense(16, activation="gelu", name=f"{name}_widen")(y)
+    return layers.Add(name=name)([x, layers.Dense(x.shape[-1], name=f"{name}_narrow")(y)])
+
+
+def transform(x, blocks=4, **settings):
+    for block in range(1, blocks + 1):
+        x = feed(attend(x, f"block{block}", **settings), f"block{block}")
+    return x
+
+
+def residual(x, filters, name, strides=1):
+    y = convolve(convolve(x, filters, f"{name}_a", strides), filters, f"{name}_b", activation=None)
+    if strides > 1 or x.shape[-1] != filters:
+        x = convolve(x, filters, f"{name}_shortcut", strides, size=1, activation=None)
+    return layers.ReLU(name=name)(layers.Add(name=f"{name}_sum")([x, y]))
+
+
+class Positions(layers.Layer):
+    """Adds learned positions."""
+
+    def build(self, input_shape):
+        self.positions = self.add_weight(shape=(1, *input_shape[1:]), name="positions")
+
+    def call(self, inputs):
+        return inputs + self.positions
+
+
+class ClassToken(layers.Layer):
+    """Puts a learned token before the others."""
+
+    def build(self, input_shape):
+        self.token = self.add_weight(shape=(1, 1, input_shape[-1]), name="token")
+
+    def call(self, inputs):
+        token = ops.broadcast_to(self.token, (ops.shape(inputs)[0], 1, inputs.shape[-1]))
+        return ops.concatenate([token, inputs], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[1] + 1, input_shape[2])
+
+
+class Block(layers.Layer):
+    """A residual block as a layer of its own."""
+
+    def __init__(self, filters, strides=1, **settings):
+        super().__init__(**settings)
+        self.convolution = layers.Conv2D(filters, 3, strides=strides, padding="same", name="convolution")
+        self.shortcut = layers.Conv2D(filters, 1, strides=strides, name="shortcut")
+
+    def build(self, input_shape):
+        self.convolution.build(input_shape)
+        self.shortcut.build(input_shape)
+
+    def call(self, inputs):
+        return ops.relu(self.convolution(inputs) + self.shortcut(inputs))
+
+    def compute_output_shape(self, input_shape):
+        return self.convolution.compute_output_shape(input_shape)
+
+
+class TransformerBlock(layers.Layer):
+    """An encoder block as a layer of its own."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.attention = layers.MultiHeadAttention(2, 4, name="attention")
+        self.narrow = layers.Dense(8, name="narrow")
+
+    def build(self, input_shape):
+        self.attention.build(input_shape, input_shape)
+        self.narrow.build(input_shape)
+
+    def call(self, inputs):
+        x = inputs + self.attention(inputs, inputs)
+        return x + self.narrow(x)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+class GraphConvolution(layers.Layer):
+    """Features averaged over neighbours, then a matrix (Kipf & Welling, 2017, arXiv 1609.02907)."""
+
+    def __init__(self, units, **settings):
+        super().__init__(**settings)
+        self.dense = layers.Dense(units, activation="relu", name="dense")
+
+    def build(self, features_shape, adjacency_shape):
+        self.dense.build(features_shape)
+
+    def call(self, features, adjacency):
+        return self.dense(ops.matmul(adjacency, features))
+
+    def compute_output_shape(self, features_shape, adjacency_shape):
+        return (*features_shape[:-1], self.dense.units)
+
+
+# Images.
+
+
+@expected("first", "second", "third")
+def plain_convolutions():
+    inputs = x = keras.Input((16, 16, 3))
+    for name in ("first", "second", "third"):
+        x = layers.MaxPooling2D()(convolve(x, 4, name))
+    return classify(inputs, x)
+
+
+@expected("b2", "c2", "d2")
+def residual_with_a_stem():
+    inputs = keras.Input((32, 32, 3))
+    x = layers.MaxPooling2D()(convolve(inputs, 4, "stem"))
+    for stage, filters in (("b", 4), ("c", 6), ("d", 8)):
+        x = residual(x, filters, f"{stage}1", 1 if stage == "b" else 2)
+        x = residual(x, filters, f"{stage}2")
+    return classify(inputs, x)
+
+
+@expected("a_out", "b_out")
+def convnext_v2():
+    """Global response normalization divides and multiplies (Woo et al., 2023, arXiv 2301.00808)."""
+    inputs = x = keras.Input((16, 16, 3))
+    for name in ("a", "b"):
+        x = convolve(x, 8, f"{name}_down", 2, activation=None)
+        y = layers.Dense(16, activation="gelu", name=f"{name}_widen")(layers.DepthwiseConv2D(3, padding="same")(x))
+        length = ops.sqrt(ops.sum(ops.square(y), axis=(1, 2), keepdims=True) + 1e-6)
+        y = y * (length / (ops.mean(length, axis=-1, keepdims=True) + 1e-6)) + y
+        x = layers.Add(name=f"{name}_out")([x, layers.Dense(8, name=f"{name}_narrow")(y)])
+    return classify(inputs, x)
+
+
+@expected("a", "b", "c")
+def squeeze_and_excite():
+    inputs = x = keras.Input((16, 16, 3))
+    for name in ("a", "b", "c"):
+        x = convolve(x, 8, f"{name}_conv", 2)
+        gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+        gate = convolve(convolve(gate, 2, f"{name}_squeeze", size=1), 8, f"{name}_gate", size=1, activation="sigmoid")
+        x = convolve(layers.Multiply()([x, gate]), 8, name, size=1)
+    return classify(inputs, x)
+
+
+@expected("a", "b", "c")
+def attention_over_channels_and_space():
+    """CBAM (Woo et al., 2018, arXiv 1807.06521) in a VGG."""
+    inputs = x = keras.Input((16, 16, 3))
+    for name in ("a", "b", "c"):
+        x = convolve(x, 8, f"{name}_conv")
+        narrow, wide = layers.Dense(2, activation="relu"), layers.Dense(8)
+        pooled = [layers.GlobalAveragePooling2D(keepdims=True)(x), layers.GlobalMaxPooling2D(keepdims=True)(x)]
+        gate = layers.Activation("sigmoid")(layers.Add()([wide(narrow(y)) for y in pooled]))
+        x = layers.Multiply()([x, gate])
+        maps = [ops.mean(x, axis=-1, keepdims=True), ops.max(x, axis=-1, keepdims=True)]
+        gate = convolve(layers.Concatenate()(maps), 1, f"{name}_where", size=7, activation="sigmoid")
+        x = layers.MaxPooling2D()(convolve(layers.Multiply()([x, gate]), 8, name))
+    return classify(inputs, x)
+
+
+@expected("bottleneck", "up2_joined", "up1_b")
+def u_net():
+    inputs = keras.Input((16, 16, 3))
+    fine = convolve(inputs, 4, "down1")
+    middle = convolve(layers.MaxPooling2D()(fine), 6, "down2")
+    x = convolve(layers.MaxPooling2D()(middle), 8, "bottleneck")
+    for name, skip in (("up2", middle), ("up1", fine)):
+        x = layers.Concatenate(name=f"{name}_joined")([layers.UpSampling2D()(x), skip])
+        x = convolve(x, 6, f"{name}_b")
+    return keras.Model(inputs, layers.Conv2D(1, 1, activation="sigmoid", name="head")(x))
+
+
+@expected("stems", "b", "c", "d", "e")
+def two_stems_then_plain_stages():
+    inputs = keras.Input((64, 64, 3))
+    x = layers.Concatenate(name="stems")([convolve(inputs, 4, "narrow", 2), convolve(inputs, 4, "wide", 2, size=5)])
+    for name in ("b", "c", "d", "e"):
+        x = convolve(x, 8, name, 2)
+    return classify(inputs, x)
+
+
+@expected("right1", "right2", "fused", "d")
+def two_streams():
+    left, right = keras.Input((32, 32, 3)), keras.Input((32, 32, 1))
+    x, y = left, right
+    for name in ("1", "2", "3"):
+        x, y = convolve(x, 4, f"left{name}", 2), convolve(y, 4, f"right{name}", 2)
+    x = layers.Concatenate(name="fused")([y, x])
+    return classify([right, left], convolve(x, 8, "d", 2))
+
+
+@expected("conv2", "conv3", "whole")
+def hybrid_of_pixels_and_tokens():
+    inputs = keras.Input((56, 56, 3))
+    x = convolve(convolve(inputs, 4, "conv2", 2), 8, "conv3", 2)
+    x = layers.Reshape((49, 8))(convolve(x, 8, "conv4", 2))
+    x = layers.LayerNormalization(name="whole")(transform(x, 2))
+    return classify(inputs, x)
+
+
+@expected("block_b", "block_c", "block_d")
+def composite_blocks():
+    inputs = keras.Input((32, 32, 3))
+    x = convolve(inputs, 4, "stem", 2)
+    for name in ("b", "c", "d"):
+        x = Block(8, 2, name=f"block_{name}")(x)
+    return classify(inputs, x)
+
+
+@expected("dense1", "dense2", "dense3")
+def spectral_normalization():
+    inputs = x = keras.Input((16, 16, 3))
+    for name in ("1", "2", "3"):
+        convolution = layers.Conv2D(4, 3, strides=2, padding="same", name=f"inner{name}")
+        x = layers.SpectralNormalization(convolution, name=f"spectral{name}")(x)
+        x = layers.LeakyReLU(name=f"dense{name}")(x)
+    return classify(inputs, x)
+
+
+@expected("a_relu", "b_relu")
+def activations_as_operations():
+    inputs = x = keras.Input((16, 16, 3))
+    for name in ("a", "b"):
+        x = layers.BatchNormalization(name=f"{name}_norm")(convolve(x, 4, f"{name}_conv", 2, activation=None))
+        x = layers.Lambda(ops.relu, name=f"{name}_relu")(x)
+    return classify(inputs, x)
+
+
+@expected("first", "second")
+def volumes():
+    inputs = x = keras.Input((8, 8, 8, 1))
+    for name in ("first", "second"):
+        x = layers.MaxPooling3D()(layers.Conv3D(4, 3, padding="same", activation="relu", name=name)(x))
+    return classify(inputs, x)
+
+
+@expected("frames1", "frames2")
+def video():
+    inputs = x = keras.Input((4, 16, 16, 3))
+    for name in ("frames1", "frames2"):
+        convolution = layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")
+        x = layers.TimeDistributed(convolution, name=name)(x)
+    x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)
+    return classify(inputs, layers.LSTM(6, name="lstm")(x))
+
+
+@expected("mixed")
+def frames_in_the_batch():
+    inputs = keras.Input((4, 16, 16, 3))
+    x = ops.reshape(inputs, (-1, 16, 16, 3))
+    x = layers.GlobalAveragePooling2D()(convolve(convolve(x, 8, "first", 2), 8, "second", 2))
+    x = ops.mean(ops.reshape(x, (-1, 4, 8)), axis=1)
+    return classify(inputs, layers.Dense(6, activation="relu", name="mixed")(x))
+
+
+# Tokens.
+
+
+@expected("block1", "block2", "block3", "norm")
+def vision_transformer():
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Reshape((16, 8))(layers.Conv2D(8, 4, 4, name="patches")(inputs))
+    x = transform(Positions(name="positions")(ClassToken(name="token")(x)))
+    x = layers.LayerNormalization(name="norm")(x)
+    return classify(inputs, layers.Dense(8, activation="tanh", name="pooler")(x[:, 0]))
+
+
+@expected("block1", "block2", "block3", "block4")
+def bert():
+    tokens, mask = keras.Input((12,), dtype="int32"), keras.Input((12,), dtype="int32")
+    places = ops.arange(12)[None, :] + 0 * tokens
+    x = layers.Add(name="embedded")([layers.Embedding(20, 8)(tokens), layers.Embedding(12, 8)(places)])
+    x = transform(layers.LayerNormalization(name="start")(x), attention_mask=mask[:, None, :])
+    return classify([tokens, mask], x[:, 0])
+
+
+@expected("block1", "block2", "block3", "block4")
+def transformer_of_composite_blocks():
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.Embedding(20, 8)(tokens)
+    for name in ("1", "2", "3", "4"):
+        x = TransformerBlock(name=f"block{name}")(x)
+    return classify(tokens, x)
+
+
+@expected("mixed1", "mixed2", "mixed3", "mixed4")
+def mixer():
+    """Tolstikhin et al., 2021, arXiv 2105.01601."""
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Reshape((16, 8))(layers.Conv2D(8, 4, 4, name="patches")(inputs))
+    for name in ("1", "2", "3", "4"):
+        y = layers.Permute((2, 1))(layers.LayerNormalization()(x))
+        y = layers.Permute((2, 1))(layers.Dense(16, activation="gelu")(y))
+        x = layers.Add(name=f"tokens{name}")([x, y])
+        y = layers.Dense(8)(layers.Dense(16, activation="gelu")(layers.LayerNormalization()(x)))
+        x = layers.Add(name=f"mixed{name}")([x, y])
+    return classify(inputs, x)
+
+
+@expected("norm1", "norm2", "norm3", "norm4")
+def recurrent():
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.Embedding(20, 6)(tokens)
+    for name in ("1", "2", "3", "4"):
+        x = layers.LSTM(6, return_sequences=True, name=f"lstm{name}")(x)
+        x = layers.LayerNormalization(name=f"norm{name}")(x)
+    return classify(tokens, x)
+
+
+@expected("widths")
+def text_convolutions_side_by_side():
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.Embedding(20, 6)(tokens)
+    branches = [layers.Conv1D(4, width, activation="relu", name=f"width{width}")(x) for width in (3, 4, 5)]
+    x = layers.Concatenate(name="widths")([layers.GlobalMaxPooling1D()(branch) for branch in branches])
+    return classify(tokens, x)
+
+
+@expected("hidden1", "hidden2")
+def last_layer_is_no_dense():
+    inputs = x = keras.Input((5,))
+    for name in ("hidden1", "hidden2"):
+        x = layers.Dense(6, activation="relu", name=name)(x)
+    return keras.Model(inputs, layers.EinsumDense("ab,bc->ac", 3, activation="softmax", name="head")(x))
+
+
+# Sounds, tables, graphs.
+
+
+@expected("first", "second", "third")
+def raw_audio():
+    inputs = keras.Input((None, 1))
+    x = layers.Conv1D(8, 80, strides=4, activation="relu", name="first")(inputs)
+    for name in ("second", "third"):
+        x = layers.Conv1D(8, 3, activation="relu", padding="same", name=name)(layers.MaxPooling1D(4)(x))
+    return classify(inputs, x)
+
+
+@expected("first", "second")
+def windows():
+    inputs = keras.Input((None, 4))
+    x = layers.Reshape((-1, 10, 4))(inputs)
+    x = layers.Conv2D(6, (1, 3), activation="relu", name="first")(x)
+    return classify(inputs, layers.Conv2D(6, (1, 3), strides=(1, 2), activation="relu", name="second")(x))
+
+
+@expected("hidden1", "hidden2")
+def table_with_raw_columns_joined():
+    ages, incomes = keras.Input((1,)), keras.Input((1,))
+    x = layers.Concatenate(name="raw")([ages, incomes])
+    for name in ("hidden1", "hidden2"):
+        x = layers.Dense(6, activation="relu", name=name)(x)
+    return classify([ages, incomes], x)
+
+
+@expected("deep1", "deep2", "deep3")
+def wide_and_deep():
+    wide, deep = keras.Input((9,)), keras.Input((5,))
+    x = deep
+    for name in ("deep1", "deep2", "deep3"):
+        x = layers.Dense(6, activation="relu", name=name)(x)
+    return classify([wide, deep], layers.Concatenate(name="joined")([wide, x]))
+
+
+@expected("a", "b", "c")
+def feature_wise_modulation():
+    """FiLM (Perez et al., 2018, arXiv 1709.07871)."""
+    image, text = keras.Input((32, 32, 3)), keras.Input((5,))
+    x, condition = image, layers.Dense(6, activation="relu", name="condition")(text)
+    for name in ("a", "b", "c"):
+        x = convolve(x, 8, f"{name}_conv", 2, activation=None)
+        scale = layers.Reshape((1, 1, 8))(layers.Dense(8)(condition))
+        shift = layers.Reshape((1, 1, 8))(layers.Dense(8)(condition))
+        x = layers.ReLU(name=name)(layers.Add()([layers.Multiply()([x, scale]), shift]))
+    return classify([image, text], x)
+
+
+@expected("layer1", "layer2", "layer3", "layer4")
+def graph_convolutions():
+    features, adjacency = keras.Input((7, 5)), keras.Input((7, 7))
+    x = features
+    for name in ("1", "2", "3", "4"):
+        x = GraphConvolution(6, name=f"layer{name}")(x, adjacency)
+    return classify([features, adjacency], x)
+
+
+@expected("add_a", "norm")
+def patches_of_channels_first():
+    inputs = keras.Input((3, 8, 8))
+    x = layers.Conv2D(12, 2, 2, data_format="channels_first", name="patches")(inputs)
+    x = layers.Permute((2, 1))(layers.Reshape((12, 16))(x))
+    for name in ("a", "b"):
+        y = layers.Dense(12, activation="relu")(layers.LayerNormalization()(x))
+        x = layers.Add(name=f"add_{name}")([x, y])
+    return classify(inputs, layers.LayerNormalization(name="norm")(x))
