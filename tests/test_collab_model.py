@@ -373,3 +373,25 @@ def test_export_is_the_networks(tmp_path):
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served")
     np.testing.assert_allclose(served.serve(x), model.predict(x, verbose=0), atol=1e-6)
+
+
+NO_FLOAT64 = pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64 unless JAX_ENABLE_X64 is set")
+
+
+@pytest.mark.parametrize("floatx", [pytest.param("float64", marks=NO_FLOAT64), "bfloat16"])
+def test_another_floatx_trains_as_the_plain_network(floatx):
+    x, y = small_data()
+    keras.config.set_floatx(floatx)
+    try:
+        network = small_network(dtype=floatx)
+        plain, wrapped, *_ = train_both(network, (x, y), compile_kwargs={"metrics": None})
+        model = compile_model(keras_collab.wrap(small_network(dtype=floatx), None), metrics=None)
+        history = model.fit(x, y, batch_size=8, verbose=0).history
+    finally:
+        keras.config.set_floatx("float32")
+    for one, other in zip(plain.weights, wrapped.network.weights, strict=True):
+        one, other = ops.convert_to_numpy(ops.cast(one, "float32")), ops.convert_to_numpy(ops.cast(other, "float32"))
+        np.testing.assert_allclose(one, other, rtol=2e-2, atol=2e-2)
+    for values in history.values():
+        assert np.isfinite([float(value) for value in values]).all()
+    assert history["output_consistency"][0] > 0
