@@ -14,7 +14,9 @@ import keras
 from keras import ops
 
 from keras_collab._checks import check_range
-from keras_collab.collab_model import CollabModel, check_not_wrapped, step_of, training_step
+from keras_collab._choice import check_not_wrapped
+from keras_collab._training_step import step_of, training_step
+from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
 from keras_collab.network.select import NetworkReader, Tap

@@ -1,69 +1,19 @@
 """The model that trains a network with terms added to its loss: the only place where training is touched."""
 
-import contextlib
-import contextvars
-import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops, tree
 
+from keras_collab._choice import check_not_wrapped, checked_terms, select_all, select_default
+from keras_collab._training_step import evaluation, is_evaluating, step_of, training_step, values_kept
 from keras_collab.network.graph import check_network, symbolic_ends
 from keras_collab.network.head import read_head
 from keras_collab.network.placement import check_same_placement
 from keras_collab.network.select import NetworkReader, Selection, trained_part
-from keras_collab.recipes import gentle
 from keras_collab.terms.term import StepTensors, Term
-
-_RESERVED_NAMES = ("loss", "task_loss")
-
-
-@dataclasses.dataclass
-class TrainingStep:
-    """What one training step carries from the forward pass to the loss.
-
-    Attributes:
-        model: the model whose step it is.
-        taps: the tensors that the forward pass read, until the loss takes them.
-        values: the value of each term by name.
-    """
-
-    model: keras.Model
-    taps: Any = None
-    values: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-# A ContextVar because MirroredStrategy runs replicas in threads.
-_training_step: contextvars.ContextVar[TrainingStep | None] = contextvars.ContextVar("training_step", default=None)
-_evaluating: contextvars.ContextVar[bool] = contextvars.ContextVar("evaluating", default=False)
-
-
-@contextlib.contextmanager
-def training_step(model: keras.Model) -> Iterator[TrainingStep]:
-    """The scope of one training step of a model."""
-    step = TrainingStep(model)
-    token = _training_step.set(step)
-    try:
-        yield step
-    finally:
-        _training_step.reset(token)
-
-
-def step_of(model: keras.Model) -> TrainingStep | None:
-    """The training step that a model is in, or None."""
-    step = _training_step.get()
-    return step if step is not None and step.model is model else None
-
-
-@contextlib.contextmanager
-def _evaluation() -> Iterator[None]:
-    token = _evaluating.set(True)
-    try:
-        yield
-    finally:
-        _evaluating.reset(token)
 
 
 class _StepCounter(keras.layers.Layer):
@@ -145,10 +95,10 @@ class CollabModel(keras.Model):
         check_network(network)
         reader = NetworkReader(network)
         if terms is None:
-            chosen, selections = _select_default(reader)
+            chosen, selections = select_default(reader)
         else:
-            chosen = _checked(terms)
-            selections = _select_all(chosen, reader)
+            chosen = checked_terms(terms)
+            selections = select_all(chosen, reader)
         check_same_placement(network)
         internals = _Internals(network, reader, selections)
 
@@ -191,7 +141,7 @@ class CollabModel(keras.Model):
 
     def fit(self, *args, **kwargs):
         self._internals.graph.check_unchanged()
-        with _values_kept(self):
+        with values_kept(self):
             return super().fit(*args, **kwargs)
 
     def train_on_batch(self, *args, **kwargs):
@@ -288,7 +238,7 @@ class CollabModel(keras.Model):
     # Checks. An error inside the first step would come late.
 
     def _check_labels(self, y: Any) -> None:
-        if y is not None and not _evaluating.get():
+        if y is not None and not is_evaluating():
             for term in self._terms:
                 term.check_labels(term.selection, y)
 
@@ -320,11 +270,11 @@ class CollabModel(keras.Model):
     # Evaluation: the columns of the task only.
 
     def test_step(self, *args, **kwargs):
-        with _evaluation():
+        with evaluation():
             return super().test_step(*args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
-        with _evaluation():
+        with evaluation():
             return super().evaluate(*args, **kwargs)
 
     def get_metrics_result(self):
@@ -343,7 +293,7 @@ class CollabModel(keras.Model):
                 f"The history would have two columns named {twice[0]!r}, one of the task's and one of the terms'. Give "
                 "the term, or the network's output, another name=."
             )
-        return task if _evaluating.get() else {**task, **added}
+        return task if is_evaluating() else {**task, **added}
 
     # The network's own.
 
@@ -384,33 +334,6 @@ class CollabModel(keras.Model):
         return cls(network, terms, name=config["name"])
 
 
-def check_not_wrapped(network: Any, *wrappers: type[keras.Model]) -> None:
-    """Raises if the network is one of the wrappers, or has one among its layers."""
-    layers = network._flatten_layers() if isinstance(network, keras.Model) else []
-    for layer in layers:
-        if isinstance(layer, wrappers):
-            raise ValueError(
-                f"'{layer.name}' is already wrapped. Take its network, {layer.name}.unwrap(), and give wrap() all the "
-                "terms it should have."
-            )
-
-
-@contextlib.contextmanager
-def _values_kept(model: keras.Model) -> Iterator[None]:
-    """Gives the variables of a model their values back if training fails before its first step is done.
-
-    Keras 3.15 on JAX takes the values out of the variables while `fit` runs, and loses them if a step cannot be traced.
-    """
-    kept = [(variable, variable.value) for variable in model.variables]
-    try:
-        yield
-    except BaseException:
-        for variable, value in kept:
-            if variable._value is None:
-                variable.assign(value)
-        raise
-
-
 def _loss_of(loss: Any, head: Any) -> Any:
     """The loss given to `compile` for the output of a head, as a `keras.losses.Loss` where it is one of Keras'."""
     if isinstance(loss, dict):
@@ -418,59 +341,3 @@ def _loss_of(loss: Any, head: Any) -> Any:
     elif isinstance(loss, list | tuple):
         loss = loss[head.index] if head.index < len(loss) else None
     return keras.losses.get(loss) if isinstance(loss, str) else loss
-
-
-def _checked(terms: Any) -> list[Term]:
-    if isinstance(terms, str | Term) or not isinstance(terms, Sequence):
-        raise TypeError(
-            "`terms` must be a list of terms, such as [keras_collab.OutputConsistency()], or None for the default. "
-            f"Received: terms={terms!r}."
-        )
-    columns: set[str] = set(_RESERVED_NAMES)
-    for term in terms:
-        if not isinstance(term, Term):
-            raise TypeError(
-                "`terms` must be a list of keras_collab.Term objects, such as [keras_collab.OutputConsistency()]. "
-                f"Received: {term!r}."
-            )
-        if term.built:
-            raise ValueError(
-                f"Term '{term.name}' is already part of a model and holds that model's weight and draws. Make a new "
-                f"one: {type(term).__name__}.from_config(term.get_config())."
-            )
-        if {term.name, f"{term.name}_weight"} & columns:
-            raise ValueError(
-                f"The history would have two columns named '{term.name}' or '{term.name}_weight'. The names "
-                f"{_RESERVED_NAMES} are taken; give each term its own name=."
-            )
-        columns |= {term.name, f"{term.name}_weight"}
-    return list(terms)
-
-
-def _select_default(reader: NetworkReader) -> tuple[list[Term], list[Selection]]:
-    """The default terms that the network can carry, and what they read; warns once about the others."""
-    terms, selections, left_out = [], [], []
-    for term in gentle():
-        try:
-            selections.append(term.select(reader))
-            terms.append(term)
-        except ValueError as error:
-            left_out.append(f"'{term.name}': {error}")
-    if not terms:
-        raise ValueError("None of the default terms can read this network.\n" + "\n".join(left_out))
-    if left_out:
-        warnings.warn("Terms that this network cannot carry are left out.\n" + "\n".join(left_out), stacklevel=4)
-    return terms, selections
-
-
-def _select_all(terms: Sequence[Term], reader: NetworkReader) -> list[Selection]:
-    """What each term reads; raises once for all terms that can read nothing."""
-    selections, errors = [], []
-    for term in terms:
-        try:
-            selections.append(term.select(reader))
-        except (TypeError, ValueError) as error:
-            errors.append((type(error), f"Term '{term.name}': {error}"))
-    if errors:
-        raise errors[0][0]("\n".join(message for _, message in errors))
-    return selections

@@ -96,10 +96,13 @@ class KernelSimilarity(Term):
 
     def _estimates(self, kernels: list[Kernel], draws: Any) -> Any:
         """The values of kernels with blocks of one shape, `(kernels,)`, from draws of `(kernels, 3)`."""
-        rows, columns, row_items, column_items, pair_weights, least = [], [], [], [], [], []
+        rows, columns = [], []
+        row_items, column_items = [], []
+        pair_weights, least = [], []
         for index, kernel in enumerate(kernels):
             blocks = Blocks(kernel.filters, self.max_filters)
-            first, second = blocks.draw(draws[index, 0]), blocks.draw(draws[index, 1])
+            first = blocks.draw(draws[index, 0])
+            second = blocks.draw(draws[index, 1])
             filters = kernel.read()
             if kernel.groups > 1:
                 filters = pick(filters, 0, draw_index(draws[index, 2], kernel.groups))
@@ -110,9 +113,8 @@ class KernelSimilarity(Term):
             pair_weights.append(blocks.pair_weight)
             least.append(welch_bound(kernel.filters, kernel.size))
         values = ops.square(cosines(ops.stack(rows), ops.stop_gradient(ops.stack(columns))))
-        means = mean_over_pairs(
-            values, ops.stack(row_items), ops.stack(column_items), ops.convert_to_tensor(pair_weights, dtype="float32")
-        )
+        weights = ops.convert_to_tensor(pair_weights, dtype="float32")
+        means = mean_over_pairs(values, ops.stack(row_items), ops.stack(column_items), weights)
         return means - ops.convert_to_tensor(least, dtype="float32")
 
     def get_config(self) -> dict[str, Any]:

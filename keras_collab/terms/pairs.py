@@ -49,15 +49,18 @@ class Blocks:
             return values
         missing = self.count * self.length - self.size
         if missing:
-            values = ops.pad(values, [(0, 0)] * (len(values.shape) - 1) + [(0, missing)])
-        values = ops.reshape(values, (*ops.shape(values)[:-1], self.length, self.count))
+            unpadded = [(0, 0)] * (len(values.shape) - 1)
+            values = ops.pad(values, [*unpadded, (0, missing)])
+        shape = ops.shape(values)[:-1]
+        values = ops.reshape(values, (*shape, self.length, self.count))
         return pick(values, -1, index)
 
 
 def draw_index(uniform: Any, count: Any) -> Any:
     """One of `count` indices from a uniform number in [0, 1), elementwise; int32."""
     count = ops.convert_to_tensor(count, dtype="int32")
-    return ops.minimum(ops.cast(uniform * ops.cast(count, uniform.dtype), "int32"), count - 1)
+    scaled = uniform * ops.cast(count, uniform.dtype)
+    return ops.minimum(ops.cast(scaled, "int32"), count - 1)
 
 
 def scale_gradient(values: Any, scale: float) -> Any:
@@ -148,8 +151,10 @@ def mean_over_pairs(values: Any, row_items: Any, column_items: Any, pair_weight:
     Returns:
         `(...)`.
     """
-    different = ops.not_equal(ops.expand_dims(row_items, -1), ops.expand_dims(column_items, -2))
-    return ops.sum(values * ops.cast(different, values.dtype), axis=(-2, -1)) * pair_weight
+    row_items = ops.expand_dims(row_items, -1)
+    column_items = ops.expand_dims(column_items, -2)
+    different = ops.cast(ops.not_equal(row_items, column_items), values.dtype)
+    return ops.sum(values * different, axis=(-2, -1)) * pair_weight
 
 
 def mean_over_all_pairs(values: Any) -> Any:

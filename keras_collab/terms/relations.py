@@ -40,10 +40,13 @@ def log_relations(features: Any, temperature: float) -> Any:
     Returns:
         `(batch, batch)`, about −1e9 on the diagonal.
     """
+    batch = ops.shape(features)[0]
     columns = ops.transpose(centre(features))
-    # A sample at the batch's mean has no direction; a floor relative to the others' lengths keeps it finite.
-    floor = 1e-6 * ops.stop_gradient(ops.sum(ops.square(columns))) / ops.cast(ops.shape(features)[0], "float32")
-    similarity = cosines(columns, ops.stop_gradient(columns), floor + 1e-20) / temperature
+    constant = ops.stop_gradient(columns)
+    # A sample at the mean of the batch has no direction; a floor relative to the mean length keeps it finite.
+    floor = 1e-6 * ops.sum(ops.square(constant)) / ops.cast(batch, "float32")
+    similarity = cosines(columns, constant, floor + 1e-20) / temperature
     # Symmetric, so the gradient towards the columns of a pair is that towards its rows, for one product less.
     similarity = similarity + ops.transpose(similarity) - ops.stop_gradient(similarity)
-    return ops.log_softmax(similarity + _NEVER * ops.eye(ops.shape(features)[0], dtype="float32"), axis=-1)
+    diagonal = ops.eye(batch, dtype="float32")
+    return ops.log_softmax(similarity + _NEVER * diagonal, axis=-1)

@@ -54,7 +54,8 @@ def _centred(columns: Any, counts: Any) -> tuple[Any, Any]:
         total = ops.maximum(ops.sum(counts), 1.0)
         means = ops.stop_gradient(ops.sum(columns * counts, axis=0, keepdims=True) / total)
         centred = (columns - means) * counts
-    squared_length = ops.mean(ops.sum(ops.square(centred), axis=0)) + 1e-6 * ops.sum(ops.square(means))
+    squared_length = ops.mean(ops.sum(ops.square(centred), axis=0))
+    squared_length = squared_length + 1e-6 * ops.sum(ops.square(means))
     return centred, ops.stop_gradient(1e-6 * squared_length + 1e-20)
 
 
@@ -127,10 +128,13 @@ class RepresentationSimilarity(Term):
 
     def _estimate(self, tap: Any, mask: Any, draws: Any) -> Any:
         blocks = Blocks(tap.shape[-1], self.max_channels)
-        first, second = blocks.draw(draws[0, 0]), blocks.draw(draws[0, 1])
+        first = blocks.draw(draws[0, 0])
+        second = blocks.draw(draws[0, 1])
         positions = sample_positions(tap, self.max_positions, draws[1:])
-        rows, columns = blocks.take(positions, first), blocks.take(positions, second)
-        counts, count = None, ops.cast(ops.shape(positions)[0], "float32")
+        rows = blocks.take(positions, first)
+        columns = blocks.take(positions, second)
+        counts = None
+        count = ops.cast(ops.shape(positions)[0], "float32")
         if mask is not None:
             counts = ops.cast(ops.expand_dims(mask, -1), "float32")
             counts = sample_positions(counts, self.max_positions, draws[1:])

@@ -1,0 +1,80 @@
+"""Which terms a network is wrapped with, and what they read in it."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_collab.network.select import NetworkReader, Selection
+from keras_collab.recipes import gentle
+from keras_collab.terms.term import Term
+
+_RESERVED_NAMES = ("loss", "task_loss")
+
+
+def check_not_wrapped(network: Any, *wrappers: type[keras.Model]) -> None:
+    """Raises if the network is one of the wrappers, or has one among its layers."""
+    layers = network._flatten_layers() if isinstance(network, keras.Model) else []
+    for layer in layers:
+        if isinstance(layer, wrappers):
+            raise ValueError(
+                f"'{layer.name}' is already wrapped. Take its network, {layer.name}.unwrap(), and give wrap() all the "
+                "terms it should have."
+            )
+
+
+def checked_terms(terms: Any) -> list[Term]:
+    if isinstance(terms, str | Term) or not isinstance(terms, Sequence):
+        raise TypeError(
+            "`terms` must be a list of terms, such as [keras_collab.OutputConsistency()], or None for the default. "
+            f"Received: terms={terms!r}."
+        )
+    columns: set[str] = set(_RESERVED_NAMES)
+    for term in terms:
+        if not isinstance(term, Term):
+            raise TypeError(
+                "`terms` must be a list of keras_collab.Term objects, such as [keras_collab.OutputConsistency()]. "
+                f"Received: {term!r}."
+            )
+        if term.built:
+            raise ValueError(
+                f"Term '{term.name}' is already part of a model and holds that model's weight and draws. Make a new "
+                f"one: {type(term).__name__}.from_config(term.get_config())."
+            )
+        if {term.name, f"{term.name}_weight"} & columns:
+            raise ValueError(
+                f"The history would have two columns named '{term.name}' or '{term.name}_weight'. The names "
+                f"{_RESERVED_NAMES} are taken; give each term its own name=."
+            )
+        columns |= {term.name, f"{term.name}_weight"}
+    return list(terms)
+
+
+def select_default(reader: NetworkReader) -> tuple[list[Term], list[Selection]]:
+    """The default terms that the network can carry, and what they read; warns once about the others."""
+    terms, selections, left_out = [], [], []
+    for term in gentle():
+        try:
+            selections.append(term.select(reader))
+            terms.append(term)
+        except ValueError as error:
+            left_out.append(f"'{term.name}': {error}")
+    if not terms:
+        raise ValueError("None of the default terms can read this network.\n" + "\n".join(left_out))
+    if left_out:
+        warnings.warn("Terms that this network cannot carry are left out.\n" + "\n".join(left_out), stacklevel=4)
+    return terms, selections
+
+
+def select_all(terms: Sequence[Term], reader: NetworkReader) -> list[Selection]:
+    """What each term reads; raises once for all terms that can read nothing."""
+    selections, errors = [], []
+    for term in terms:
+        try:
+            selections.append(term.select(reader))
+        except (TypeError, ValueError) as error:
+            errors.append((type(error), f"Term '{term.name}': {error}"))
+    if errors:
+        raise errors[0][0]("\n".join(message for _, message in errors))
+    return selections
