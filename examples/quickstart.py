@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=torch python examples/quickstart.py      # or tensorflow, or jax
 
-Needs no download: the digits come with scikit-learn. For your own data change the three functions below.
+The digits come with scikit-learn. For your own data change the three functions below.
 """
 
 from pathlib import Path
@@ -51,8 +51,8 @@ def main(epochs=EPOCHS):
     comparison = keras_collab.compare(build_network, train, validation, **settings)
     print(comparison)
     comparison.figure().savefig(OUTPUT / "quickstart.png")
-    network = comparison.best()  # The plain network, which needs no keras_collab from now on.
-    network.save(OUTPUT / "network.keras")
+    network = comparison.best()
+    network.save(OUTPUT / "network.keras")  # The plain network: it loads where keras_collab is not installed.
     accuracy = (network.predict(test[0], verbose=0).argmax(axis=-1) == test[1]).mean()
     print(f"The best network, on test images that chose nothing: {accuracy:.1%} accuracy.")
 

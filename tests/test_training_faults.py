@@ -60,6 +60,23 @@ def test_what_is_frozen_adds_nothing():
     assert frozen.fit(x, y, verbose=0).history["kernel_similarity"][0] > 0
 
 
+def test_a_frozen_backbone_with_a_new_head_trains():
+    x, y = small_data()
+    network = small_network()
+    for layer in network.layers[:-1]:
+        layer.trainable = False
+    with pytest.warns(UserWarning, match="reads only what is frozen") as caught:
+        model = compiled(network, keras_collab.recipes.wrong_labels())
+    assert sorted(str(warning.message).split("'")[1] for warning in caught) == [
+        "intermediate_consistency",
+        "kernel_similarity",
+        "representation_similarity",
+    ]
+    history = model.fit(x, y, verbose=0).history
+    assert history["output_consistency"][0] > 0
+    assert history["intermediate_consistency"] == history["representation_similarity"] == [0.0]
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras 3.15 on torch; `pytest.warns` warns it anew.
 def test_training_inside_another_model_warns_once():
     x, y = small_data()

@@ -224,9 +224,14 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def trained_part(selection: Selection, graph: Graph) -> Selection:
-    """What training can change of a selection: frozen kernels and taps behind frozen layers only are left out."""
+    """What training can change of a selection: frozen kernels, and taps behind frozen layers only, are left out.
+
+    A term that reads taps reads nothing where none of them can change.
+    """
     kernels = tuple(kernel for kernel in selection.kernels if kernel.trainable)
     taps = tuple(tap for tap in selection.taps if _is_trained(tap.tensor, graph))
+    if selection.taps and not taps:
+        return Selection()
     head = selection.head
     if head is not None and not taps and not head.layer.trainable_weights and not _is_trained(head.features, graph):
         head = None

@@ -130,7 +130,7 @@ class Comparison:
 
     def __str__(self) -> str:
         text = io.StringIO()
-        Console(file=text, width=100).print(self)
+        Console(file=text, width=100, force_jupyter=False).print(self)
         return text.getvalue()
 
     def figure(self) -> Any:

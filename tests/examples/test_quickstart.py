@@ -1,7 +1,6 @@
 """The quickstart, and the diagnosis of its network, run as they stand and leave behind what they promise."""
 
 import runpy
-import sys
 from pathlib import Path
 
 import keras
@@ -43,20 +42,6 @@ def test_git_ignores_what_it_writes():
 
 def test_is_short_enough_to_be_read_first():
     assert len(QUICKSTART.read_text(encoding="utf-8").splitlines()) <= 60
-
-
-def test_diagnose_tells_the_untrained_the_plain_and_the_wrapped_network_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["diagnose.py", "--epochs", "1", "--output", str(tmp_path)])
-    runpy.run_path(str(EXAMPLES / "diagnose.py"))["main"]()
-
-    kinds = ["untrained", "plain", "wrapped"]
-    assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.txt", *(f"diagnosis-{kind}.png" for kind in kinds)}
-    printed = (tmp_path / "diagnosis.txt").read_text(encoding="utf-8").splitlines()
-    assert [line.strip("─ ") for line in printed if line.startswith("──")] == kinds
-    kernels = [line.split()[0] for line in printed if line.split()[:1] and line.split()[0].startswith("conv2d")]
-    count = len(kernels) // 3
-    assert count > 0
-    assert kernels[:count] == kernels[count : 2 * count] == kernels[2 * count :]  # The same layers have the same names.
 
 
 def test_splits_are_stratified_and_share_no_digit(quickstart):
