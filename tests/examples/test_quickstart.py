@@ -40,10 +40,6 @@ def test_git_ignores_what_it_writes():
     assert "quickstart_output/" in ignored
 
 
-def test_is_short_enough_to_be_read_first():
-    assert len(QUICKSTART.read_text(encoding="utf-8").splitlines()) <= 60
-
-
 def test_splits_are_stratified_and_share_no_digit(quickstart):
     splits = quickstart["digits"]()
     assert [len(images) for images, _ in splits] == [250, 350, 1197]
