@@ -10,7 +10,8 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_collab.network.graph import check_network, symbolic_ends
+from keras_collab.network.calls import symbolic_ends
+from keras_collab.network.graph import check_network
 from keras_collab.network.head import read_head
 from keras_collab.network.placement import check_same_placement
 from keras_collab.network.select import NetworkReader, Selection, trained_part
