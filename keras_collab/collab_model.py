@@ -9,7 +9,8 @@ from keras import ops, tree
 
 from keras_collab._choice import check_not_wrapped, checked_terms, select_all, select_default
 from keras_collab._training_step import evaluation, is_evaluating, step_of, training_step, values_kept
-from keras_collab.network.graph import check_network, symbolic_ends
+from keras_collab.network.calls import symbolic_ends
+from keras_collab.network.graph import check_network
 from keras_collab.network.head import read_head
 from keras_collab.network.placement import check_same_placement
 from keras_collab.network.select import NetworkReader, Selection, trained_part

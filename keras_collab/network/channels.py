@@ -24,9 +24,13 @@ def channels_first(graph: Graph) -> dict[int, bool]:
     """For every tensor of a network, by id, whether its channels are on axis 1."""
     first: dict[int, bool] = {}
     for call in graph.calls:
-        inherited = [first.get(id(x), False) for x in call.inputs if len(x.shape) == len(call.output.shape)]
-        value = _puts_first(call.operation, any(inherited))
-        first.update((id(output), value and len(output.shape) > 2) for output in call.outputs)
+        rank = len(call.output.shape)
+        inherited = False
+        for x in call.inputs:
+            inherited |= len(x.shape) == rank and first.get(id(x), False)
+        value = _puts_first(call.operation, inherited)
+        for output in call.outputs:
+            first[id(output)] = value and len(output.shape) > 2
     return first
 
 
@@ -34,7 +38,8 @@ def _puts_first(operation: Any, inherited: bool) -> bool:
     """Whether the output has its channels on axis 1, given whether an input has."""
     if isinstance(operation, _ON_THE_LAST_AXIS) or type(operation).__name__ in _MOVING:
         return False
-    for layer in reversed(operation._flatten_layers() if isinstance(operation, keras.Layer) else [operation]):
+    parts = operation._flatten_layers() if isinstance(operation, keras.Layer) else [operation]
+    for layer in reversed(parts):
         data_format = getattr(layer, "data_format", None)  # Convolutions, pooling, padding: each its own.
         if data_format is not None:
             return data_format == "channels_first"

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_collab.network.graph import Call, Graph
+from keras_collab.network.calls import Call
+from keras_collab.network.graph import Graph
 from keras_collab.network.layers import Kernel, kernel_of
 
 
@@ -44,11 +45,12 @@ class Head:
     def label_distributions(self, y: Any) -> Any:
         """Labels as distributions of the shape of `HeadValues.logits`: class indices become one-hot vectors."""
         if self.two_way:
-            yes = ops.reshape(ops.cast(y, "float32"), (-1, self.classes))
+            yes = ops.cast(ops.reshape(y, (-1, self.classes)), "float32")
             return ops.stack([1.0 - yes, yes], axis=-1)
-        if len(y.shape) == 2 and y.shape[-1] == self.classes:
+        if tuple(y.shape[1:]) == (self.classes,):
             return ops.cast(y, "float32")
-        return ops.one_hot(ops.cast(ops.reshape(y, (-1,)), "int32"), self.classes, dtype="float32")
+        indices = ops.cast(ops.reshape(y, (-1,)), "int32")
+        return ops.one_hot(indices, self.classes, dtype="float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,13 +85,17 @@ class HeadValues:
             over the last axis is right for both.
         """
         logits = ops.matmul(features, self.kernel) + self.bias
-        return ops.stack([ops.zeros_like(logits), logits], axis=-1) if self.head.two_way else logits
+        if self.head.two_way:
+            return ops.stack([ops.zeros_like(logits), logits], axis=-1)
+        return logits
 
 
 def find_heads(graph: Graph) -> list[Head | str]:
     """For each output of the network its head, or the reason why there is none."""
-    outputs = zip(tree.flatten(graph.outputs), graph.output_names, strict=True)
-    return [_find_head(graph, output, name, index) for index, (output, name) in enumerate(outputs)]
+    heads = []
+    for index, output in enumerate(tree.flatten(graph.outputs)):
+        heads.append(_find_head(graph, output, index))
+    return heads
 
 
 def read_head(head: Head, features: Any) -> HeadValues:
@@ -99,20 +105,24 @@ def read_head(head: Head, features: Any) -> HeadValues:
         head: what `find_heads` found.
         features: `(batch, features)`, or with positions of size 1 as before a 1×1 convolution.
     """
-    bias = head.layer.bias if head.layer.use_bias else ops.zeros((head.classes,))
+    layer = head.layer
+    features = ops.reshape(features, (-1, head.size))
+    kernel = ops.reshape(layer.kernel, (head.size, head.classes))
+    bias = layer.bias if layer.use_bias else ops.zeros((head.classes,))
     return HeadValues(
         head=head,
-        features=ops.reshape(ops.cast(features, "float32"), (-1, head.size)),
-        kernel=ops.reshape(ops.cast(head.layer.kernel, "float32"), (head.size, head.classes)),
+        features=ops.cast(features, "float32"),
+        kernel=ops.cast(kernel, "float32"),
         bias=ops.cast(bias, "float32"),
     )
 
 
 def check_labels(head: Head, y_shape: tuple[int | None, ...]) -> None:
     """Raises if labels of this shape are neither class indices nor a distribution over the head's classes."""
-    distribution = len(y_shape) == 2 and y_shape[1] == head.classes
-    indices = not head.two_way and (len(y_shape) == 1 or (len(y_shape) == 2 and y_shape[1] == 1))
-    yes_or_no = head.classes == 1 and len(y_shape) == 1
+    per_sample = tuple(y_shape[1:])
+    distribution = per_sample == (head.classes,)
+    indices = not head.two_way and per_sample in ((), (1,))
+    yes_or_no = head.classes == 1 and per_sample == ()
     if not (distribution or indices or yes_or_no):
         raise ValueError(
             f"Labels for head '{head.path}' have shape {tuple(y_shape)}. Expected "
@@ -138,7 +148,8 @@ def pick_output(structure: Any, head: Head | None) -> Any:
     return leaves[head.index]
 
 
-def _find_head(graph: Graph, output: keras.KerasTensor, name: str, index: int) -> Head | str:
+def _find_head(graph: Graph, output: keras.KerasTensor, index: int) -> Head | str:
+    name = graph.output_names[index]
     activation = "linear"
     call = graph.producer.get(id(output))
     while call is not None and kernel_of(call.operation, call.path) is None:
@@ -163,17 +174,27 @@ def _head_at(graph: Graph, call: Call, activation: str, name: str, index: int) -
         return f"the first axis of the features of layer '{call.path}' does not count the samples of the batch"
     if kernel is None or not _reads_one_vector(kernel, shape):
         return f"layer '{call.path}' ({type(layer).__name__}) reads features of shape {shape}, one vector is expected"
-    own = _name_of(layer.activation)
-    activation = own if own != "linear" else activation
+    inside = _name_of(layer.activation)
+    activation = inside if inside != "linear" else activation
     if activation not in ("softmax", "sigmoid", "linear"):
         return f"layer '{call.path}' ends in activation '{activation}', not in softmax, sigmoid or logits"
-    return Head(call.path, layer, activation, call.inputs[0], kernel.size, kernel.filters, name, index)
+    return Head(
+        path=call.path,
+        layer=layer,
+        activation=activation,
+        features=call.inputs[0],
+        size=kernel.size,
+        classes=kernel.filters,
+        name=name,
+        index=index,
+    )
 
 
 def _reads_one_vector(kernel: Kernel, shape: tuple[Any, ...]) -> bool:
     """Whether the layer multiplies the features of a sample by its kernel as a matrix, and does no more."""
-    plain = kernel.weight == "kernel" and kernel.groups == 1 and kernel.filter_axis == -1
-    return plain and kernel.size == kernel.layer.kernel.shape[-2] == math.prod(shape[1:])
+    if kernel.weight != "kernel" or kernel.groups > 1 or kernel.filter_axis != -1:
+        return False
+    return kernel.size == kernel.layer.kernel.shape[-2] == math.prod(shape[1:])
 
 
 def _name_of(activation: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab.network.graph import is_keras_own
+from keras_collab.network.calls import is_keras_own
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,8 +49,10 @@ class Kernel:
     @property
     def trainable(self) -> bool:
         """Whether training moves it; asked when a step is traced, so freezing before compile counts."""
-        names = (self.weight, "lora_kernel_a", "lora_kernel_b")
-        return any(variable.trainable for variable in self.layer.weights if variable.name in names)
+        for variable in self.layer.weights:
+            if variable.trainable and variable.name in (self.weight, "lora_kernel_a", "lora_kernel_b"):
+                return True
+        return False
 
     def read(self) -> Any:
         """The filters as the layer applies them (LoRA's update included), in the layer's own precision.
@@ -73,8 +75,10 @@ def kernel_of(operation: Any, path: str) -> Kernel | None:
     """
     if not isinstance(operation, keras.Layer) or operation.quantization_mode is not None:
         return None
-    methods = [name for name in ("call", "convolution_op") if getattr(type(operation), name, None)]
-    return _kernel(operation, path) if all(is_keras_own(type(operation), name) for name in methods) else None
+    for method in ("call", "convolution_op"):
+        if getattr(type(operation), method, None) and not is_keras_own(type(operation), method):
+            return None
+    return _kernel(operation, path)
 
 
 def kernels_of(operation: Any, path: str) -> list[Kernel]:
@@ -82,16 +86,28 @@ def kernels_of(operation: Any, path: str) -> list[Kernel]:
     kernel = kernel_of(operation, path)
     if kernel is not None:
         return [kernel]
-    inner = operation._layers if isinstance(operation, keras.Layer) else []
-    return [kernel for layer in inner for kernel in kernels_of(layer, f"{path}/{layer.name}")]
+    kernels = []
+    for layer in _inner_layers(operation):
+        kernels.extend(kernels_of(layer, f"{path}/{layer.name}"))
+    return kernels
+
+
+def _inner_layers(operation: Any) -> list[keras.Layer]:
+    """The layers that a layer itself holds; none for an operation of keras.ops."""
+    if not isinstance(operation, keras.Layer):
+        return []
+    return list(operation._flatten_layers(include_self=False, recursive=False))
 
 
 def computes(operation: Any, embeddings: bool = False) -> bool:
     """Whether a layer mixes features by weights made to be trained, frozen or not; an embedding looks them up."""
-    for layer in operation._flatten_layers() if isinstance(operation, keras.Layer) else []:
-        counts = embeddings or "Embedding" not in type(layer).__name__
-        if counts and any(len(weight.shape) > 1 for weight in layer._trainable_variables):
-            return True
+    layers = operation._flatten_layers() if isinstance(operation, keras.Layer) else []
+    for layer in layers:
+        if not embeddings and "Embedding" in type(layer).__name__:
+            continue
+        for weight in layer._trainable_variables:
+            if len(weight.shape) > 1:
+                return True
     return False
 
 
@@ -99,8 +115,9 @@ def is_composite(operation: Any) -> bool:
     """Whether a layer is a block of its own: a recurrent one, a model, or a user's that holds layers with weights."""
     if isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional | keras.Model):
         return computes(operation)
-    is_users = isinstance(operation, keras.Layer) and not is_keras_own(type(operation), "call")
-    return is_users and any(computes(layer) for layer in operation._layers)
+    if not isinstance(operation, keras.Layer) or is_keras_own(type(operation), "call"):
+        return False
+    return any(map(computes, _inner_layers(operation)))
 
 
 @functools.singledispatch

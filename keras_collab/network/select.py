@@ -1,28 +1,20 @@
 """What a term may ask of a network when it is wrapped: taps, kernels and heads, by name or by rule."""
 
 import dataclasses
-import difflib
 import functools
 import math
-import re
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_collab.network.auto import auto_kernels, auto_taps
+from keras_collab.network.calls import Call
 from keras_collab.network.channels import channels_first
-from keras_collab.network.graph import Call, Graph
+from keras_collab.network.graph import Graph
 from keras_collab.network.head import Head, find_heads
 from keras_collab.network.layers import Kernel, kernels_of
-
-Layers = str | Sequence[str] | Callable[[keras.Layer], bool]
-
-_LAYERS_HELP = (
-    "`layers` takes a list of names, a regular expression, a function of the layer that says yes or no, "
-    'or "auto" for the default choice'
-)
+from keras_collab.network.names import LAYERS_HELP, Layers, choose, path_of, quoted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +41,8 @@ class Tap:
 
     @property
     def channels(self) -> int:
-        return int(self.shape[1 if self.channels_first else -1] or 0)
+        axis = 1 if self.channels_first else -1
+        return int(self.shape[axis] or 0)
 
     @property
     def position_count(self) -> int:
@@ -58,7 +51,8 @@ class Tap:
     @property
     def positions(self) -> tuple[int, ...]:
         """Sizes of the axes that are neither batch nor channels, 1 for an open one; empty after global pooling."""
-        return tuple(int(size or 1) for size in (self.shape[2:] if self.channels_first else self.shape[1:-1]))
+        sizes = self.shape[2:] if self.channels_first else self.shape[1:-1]
+        return tuple(int(size or 1) for size in sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +66,10 @@ class Selection:
     @property
     def paths(self) -> list[str]:
         """The layers that `layers=` came to stand for, each once."""
-        return list(dict.fromkeys([*(tap.path for tap in self.taps), *(kernel.path for kernel in self.kernels)]))
+        paths: dict[str, None] = {}
+        for layer in (*self.taps, *self.kernels):
+            paths[layer.path] = None
+        return list(paths)
 
     @property
     def is_empty(self) -> bool:
@@ -94,21 +91,24 @@ class NetworkReader:
             layers: names, a regular expression, a function of the layer, or `"auto"`: the end of each stage.
             at_least: how many are needed.
         """
-        calls = self._auto_taps if layers == "auto" else self._select(self.graph.calls, layers, "a layer")
+        calls = self._tapped_calls(layers)
         if len(calls) < at_least:
-            found = ", ".join(f"'{call.path}'" for call in calls) or "none"
+            found = quoted(map(path_of, calls)) or "none"
             raise ValueError(
                 f"{at_least} layers are needed, {len(calls)} found in network '{self.graph.name}' for "
-                f"layers={layers!r}: {found}. Name more of them; {_LAYERS_HELP}."
-            )
-        folded = [call.path for call in calls if not self.graph.is_per_sample(call.output)]
-        if folded:
-            raise ValueError(
-                f"layers {folded} of network '{self.graph.name}' give tensors whose first axis does not count the "
-                "samples of the batch: frames, patches or windows are folded into it. Choose layers before or after."
+                f"layers={layers!r}: {found}. Name more of them; {LAYERS_HELP}."
             )
         first = channels_first(self.graph)
-        return tuple(_tap(self.graph, call, first[id(call.output)]) for call in calls)
+        taps = []
+        for call in calls:
+            if not self.graph.is_per_sample(call.output):
+                raise ValueError(
+                    f"layer '{call.path}' of network '{self.graph.name}' gives a tensor whose first axis does not "
+                    "count the samples of the batch: frames, patches or windows are folded into it. Choose a layer "
+                    "before or after."
+                )
+            taps.append(_tap(self.graph, call, first[id(call.output)]))
+        return tuple(taps)
 
     def kernels(self, layers: Layers = "auto", *, at_least: int = 1) -> tuple[Kernel, ...]:
         """The filters of the chosen layers, each layer once, in the order of the network.
@@ -120,40 +120,33 @@ class NetworkReader:
             at_least: how many are needed, 1 or none.
         """
         calls = self._calls_with_kernels()
+        kernels: list[Kernel] = []
         if layers == "auto":
-            kernels = auto_kernels(self.graph, {head.path for head in self.heads})
+            kernels = auto_kernels(self.graph, set(map(path_of, self.heads)))
         else:
-            chosen = self._select(calls, layers, "a layer with a kernel")
-            kernels = [kernel for call in chosen for kernel in kernels_of(call.operation, call.path)]
+            for call in choose(calls, layers, "a layer with a kernel", self.graph.name):
+                kernels.extend(kernels_of(call.operation, call.path))
         comparable = [kernel for kernel in kernels if kernel.filters > 1]
         if len(comparable) < at_least:
+            names = ", ".join(map(path_of, calls)) or "none"
             raise ValueError(
                 f"no layer with two or more filters to compare in network '{self.graph.name}' for layers={layers!r}. "
-                f"{_LAYERS_HELP}; layers with kernels: {', '.join(call.path for call in calls) or 'none'}."
+                f"{LAYERS_HELP}; layers with kernels: {names}."
             )
         return tuple(comparable)
 
     @property
     def heads(self) -> tuple[Head, ...]:
         """The classifiers at the end of the network, one an output that has one."""
-        return tuple(head for head in self._heads if isinstance(head, Head))
+        heads = []
+        for head in self._heads:
+            if isinstance(head, Head):
+                heads.append(head)
+        return tuple(heads)
 
     def head(self, name: str | None = None) -> Head:
         """The classifier at the end of the network; `name` chooses among several outputs."""
-        names = [head.name if isinstance(head, Head) else None for head in self._heads]
-        if name is None and len(self._heads) > 1:
-            raise ValueError(
-                f"network '{self.graph.name}' has {len(names)} outputs; choose one with head=. "
-                f"Outputs with a classifier: {[n for n in names if n]}."
-            )
-        if name is not None and names.count(name) > 1:
-            raise ValueError(f"several outputs are named {name!r} in network '{self.graph.name}'; name them apart.")
-        if name is not None and name not in names:
-            raise ValueError(
-                f"no classifier makes an output named {name!r} in network '{self.graph.name}'. "
-                f"Outputs with a classifier: {[n for n in names if n]}."
-            )
-        head = self._heads[0] if name is None else self._heads[names.index(name)]
+        head = self._only_head() if name is None else self._head_named(name)
         if not isinstance(head, Head):
             raise ValueError(
                 f"no classifier found in network '{self.graph.name}': {head}. Expected a Dense layer, or a 1×1 "
@@ -161,6 +154,36 @@ class NetworkReader:
                 "or end the network with such a layer."
             )
         return head
+
+    def _only_head(self) -> Head | str:
+        if len(self._heads) > 1:
+            raise ValueError(
+                f"network '{self.graph.name}' has {len(self._heads)} outputs; choose one with output=. "
+                f"Outputs with a classifier: {self._head_names()}."
+            )
+        return self._heads[0]
+
+    def _head_named(self, name: str) -> Head:
+        named = [head for head in self.heads if head.name == name]
+        if len(named) > 1:
+            raise ValueError(f"several outputs are named {name!r} in network '{self.graph.name}'; name them apart.")
+        if not named:
+            raise ValueError(
+                f"no classifier makes an output named {name!r} in network '{self.graph.name}'. "
+                f"Outputs with a classifier: {self._head_names()}."
+            )
+        return named[0]
+
+    def _head_names(self) -> list[str]:
+        names = []
+        for head in self.heads:
+            names.append(head.name)
+        return names
+
+    def _tapped_calls(self, layers: Layers) -> list[Call]:
+        if layers == "auto":
+            return self._auto_taps
+        return choose(self.graph.calls, layers, "a layer", self.graph.name)
 
     @functools.cached_property
     def _auto_taps(self) -> list[Call]:
@@ -175,52 +198,11 @@ class NetworkReader:
                 calls.setdefault(id(kernel.layer), inner)
         return list(calls.values())
 
-    def _select(self, calls: Sequence[Call], layers: Layers, kind: str) -> list[Call]:
-        if isinstance(layers, str):
-            named = [call for call in calls if layers in (call.name, call.path)]
-            pattern = _compile(layers)
-            found = named or [c for c in calls if pattern.fullmatch(c.name) or pattern.fullmatch(c.path)]
-            if not found:
-                raise ValueError(self._no_layer(calls, layers, kind))
-            return found
-        if callable(layers):
-            found = [call for call in calls if layers(call.operation)]
-            if not found:
-                raise ValueError(
-                    f"the function given as layers= says yes to {kind} nowhere in network '{self.graph.name}'. "
-                    f"{_LAYERS_HELP}."
-                )
-            return found
-        if not isinstance(layers, Sequence) or not all(isinstance(name, str) for name in layers) or not layers:
-            raise TypeError(f"{_LAYERS_HELP}. Received: layers={layers!r}.")
-        for name in layers:
-            paths = {call.path for call in calls if name in (call.name, call.path)}
-            if not paths:
-                raise ValueError(self._no_layer(calls, name, kind))
-            if len(paths) > 1:
-                raise ValueError(
-                    f"several layers are named {name!r} in network '{self.graph.name}'; give one path of "
-                    f"{sorted(paths)}."
-                )
-        return [call for call in calls if call.name in layers or call.path in layers]
-
-    def _no_layer(self, calls: Sequence[Call], asked: str, kind: str) -> str:
-        names = list(dict.fromkeys([c.name for c in calls] + [c.path for c in calls]))
-        close = difflib.get_close_matches(asked, names, n=3)
-        hint = f"Close matches: {', '.join(repr(name) for name in close)}. " if close else ""
-        return f"no name of {kind} matches {asked!r} in network '{self.graph.name}'. {hint}{_LAYERS_HELP}."
-
 
 def _tap(graph: Graph, call: Call, channels_first: bool) -> Tap:
     tensor = call.output
-    return Tap(call.path, tensor, (None, *tensor.shape[1:]), channels_first, graph.mask(tensor))
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"layers={pattern!r} is not a regular expression: {error}. {_LAYERS_HELP}.") from error
+    shape = (None, *tensor.shape[1:])
+    return Tap(call.path, tensor, shape, channels_first, graph.mask(tensor))
 
 
 def trained_part(selection: Selection, graph: Graph) -> Selection:
@@ -228,14 +210,14 @@ def trained_part(selection: Selection, graph: Graph) -> Selection:
 
     A term that reads taps reads nothing where none of them can change.
     """
-    kernels = tuple(kernel for kernel in selection.kernels if kernel.trainable)
-    taps = tuple(tap for tap in selection.taps if _is_trained(tap.tensor, graph))
+    kernels = [kernel for kernel in selection.kernels if kernel.trainable]
+    taps = [tap for tap in selection.taps if _is_trained(tap.tensor, graph)]
     if selection.taps and not taps:
         return Selection()
     head = selection.head
-    if head is not None and not taps and not head.layer.trainable_weights and not _is_trained(head.features, graph):
-        head = None
-    return Selection(taps=taps, head=head, kernels=kernels)
+    if head is not None and not taps and not head.layer.trainable_weights:
+        head = head if _is_trained(head.features, graph) else None
+    return Selection(taps=tuple(taps), head=head, kernels=tuple(kernels))
 
 
 def _is_trained(tensor: keras.KerasTensor, graph: Graph) -> bool:

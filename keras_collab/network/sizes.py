@@ -42,25 +42,39 @@ def probe(inputs: Any, calls: Sequence[Any]) -> Sizes:
         calls: all its `Call`s in topological order.
     """
     flat = tree.flatten(inputs)
-    is_open = any(None in x.shape[1:] for x in flat)
-    trials = []
-    for size in _OPEN_SIZES if is_open else _OPEN_SIZES[:1]:
-        trials.append(_trial(flat, calls, size))
-        if not trials[-1].missed:
+    best = _trial(flat, calls, _OPEN_SIZES[0])
+    if not any(map(_is_open, flat)):
+        return best
+    for size in _OPEN_SIZES[1:]:
+        if not best.missed:
             break
-    return min(trials, key=lambda trial: trial.missed)
+        trial = _trial(flat, calls, size)
+        if trial.missed < best.missed:
+            best = trial
+    return best
+
+
+def _is_open(tensor: keras.KerasTensor) -> bool:
+    return None in tensor.shape[1:]
 
 
 def _trial(inputs: Sequence[keras.KerasTensor], calls: Sequence[Any], size: int) -> Sizes:
     batch = inputs[0].shape[0] or _BATCH
-    values = {id(x): _filled(x, batch, size) for x in inputs}
+    values: dict[int, keras.KerasTensor] = {}
+    for x in inputs:
+        values[id(x)] = _filled(x, batch, size)
     missed = 0
     for call in calls:
         outputs = _outputs(call, values)
-        missed += outputs is None
-        outputs = outputs or [_filled(x, batch, size) for x in call.outputs]
-        values.update(zip(map(id, call.outputs), outputs, strict=True))
-    return Sizes(batch, {key: tuple(x.shape) for key, x in values.items()}, missed)
+        if outputs is None:
+            missed += 1
+            outputs = [_filled(x, batch, size) for x in call.outputs]
+        for x, output in zip(call.outputs, outputs, strict=True):
+            values[id(x)] = output
+    shapes = {}
+    for key, x in values.items():
+        shapes[key] = tuple(x.shape)
+    return Sizes(batch, shapes, missed)
 
 
 def _outputs(call: Any, values: dict[int, Any]) -> list[Any] | None:
@@ -69,11 +83,15 @@ def _outputs(call: Any, values: dict[int, Any]) -> list[Any] | None:
         outputs = tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
     except Exception:  # Whatever a user's layer raises for sizes that are not meant for it.
         return None
-    known = all(size for x in outputs for size in x.shape)
-    return outputs if known and len(outputs) == len(call.outputs) else None
+    for x in outputs:
+        if not all(x.shape):
+            return None
+    return outputs if len(outputs) == len(call.outputs) else None
 
 
 def _filled(tensor: keras.KerasTensor, batch: int, size: int) -> keras.KerasTensor:
-    shape = [size if length is None else length for length in tensor.shape]
-    shape[:1] = [batch if length is None else length for length in tensor.shape[:1]]
+    shape = list(tensor.shape)
+    for axis, length in enumerate(shape):
+        if length is None:
+            shape[axis] = size if axis else batch
     return keras.KerasTensor(shape, dtype=tensor.dtype, sparse=tensor.sparse)

@@ -13,7 +13,8 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from keras_collab.collab_model import CollabModel
-from keras_collab.network.graph import Call, Graph
+from keras_collab.network.calls import Call
+from keras_collab.network.graph import Graph
 from keras_collab.network.select import Selection, trained_part
 from keras_collab.terms.term import Term
 from keras_collab.tools._batches import first_batches

@@ -243,7 +243,7 @@ def _has_kernels(reader):
 
 def test_folded_layer_is_refused_by_name():
     network, _ = frames()
-    with pytest.raises(ValueError, match=r"layers \['second'\] .* first axis does not count the samples"):
+    with pytest.raises(ValueError, match=r"layer 'second' .* first axis does not count the samples"):
         wrap(network, [RepresentationSimilarity(layers=["second"])])
     assert [tap.path for tap in NetworkReader(network).taps()] == ["mixed"]
 

@@ -368,7 +368,7 @@ def test_single_convolution_is_a_single_tap():
 
 def test_single_tap_is_too_little_to_compare_layers():
     with pytest.raises(ValueError, match=r"2 layers are needed, 1 found .* for layers='auto': 'relu'"):
-        wrap(single_convolution(), [IntermediateConsistency(form="relational")])
+        wrap(single_convolution(), [IntermediateConsistency(target="deepest")])
 
 
 def test_linear_classifier_has_no_taps():

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_collab import NetworkReader, OutputConsistency, Selection, Term, describe, wrap
+from keras_collab import (
+    IntermediateConsistency,
+    KernelSimilarity,
+    NetworkReader,
+    OutputConsistency,
+    RepresentationSimilarity,
+    Selection,
+    Term,
+    describe,
+    wrap,
+)
 
 BACKEND = keras.backend.backend()
 SAMPLES = 6
@@ -328,7 +338,8 @@ def arrays(weights):
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 def test_reads(make):
     case = make()
-    terms = {term.name: term for term in describe(wrap(case.network), verbose=False).terms}
+    every_term = [OutputConsistency(), IntermediateConsistency(), RepresentationSimilarity(), KernelSimilarity()]
+    terms = {term.name: term for term in describe(wrap(case.network, every_term), verbose=False).terms}
     assert list(terms["intermediate_consistency"].taps) == case.taps
     assert list(terms["representation_similarity"].taps) == case.taps
     assert terms["output_consistency"].head == case.head

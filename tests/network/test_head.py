@@ -190,7 +190,7 @@ def test_output_of_a_nested_model_has_the_name_that_keras_gives_it():
 
 def test_several_outputs_need_a_choice():
     network = two_outputs(lambda zeta, alpha: [zeta, alpha])
-    with pytest.raises(ValueError, match=r"network 'net' has 2 outputs; choose one with head=\.") as error:
+    with pytest.raises(ValueError, match=r"network 'net' has 2 outputs; choose one with output=\.") as error:
         NetworkReader(network).head()
     assert "Outputs with a classifier: ['zeta', 'alpha']" in str(error.value)
     with pytest.raises(ValueError, match=r"^Term 'output_consistency': network 'net' has 2 outputs"):

@@ -1,5 +1,7 @@
 """Kernels as filters: every kind of layer with a kernel, and which of them are compared by default."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -224,7 +226,11 @@ def test_frozen_layers_take_no_penalty(frozen, penalised):
         of_name[name].trainable = False
     model = wrap(network, [KernelSimilarity(weight=100.0, max_filters=64)])  # All filters in every step.
     jax = keras.backend.backend() == "jax"  # Eager JAX compiles each operation.
-    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy", run_eagerly=not jax, jit_compile=jax)
+    warned = contextlib.nullcontext() if penalised else pytest.warns(UserWarning, match="reads only what is frozen")
+    with warned:
+        model.compile(
+            keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy", run_eagerly=not jax, jit_compile=jax
+        )
     before = {name: ops.convert_to_numpy(of_name[name].kernel).copy() for name in ("first", "second", "third", "top")}
     x = np.random.default_rng(0).normal(size=(4, 4, 4, 2)).astype("float32")
     values = model.train_on_batch(x, np.array([0, 1, 2, 0]), return_dict=True)

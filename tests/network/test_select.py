@@ -71,9 +71,12 @@ def test_the_same_names_in_two_branches():
     assert set(tap_paths(network, ["left/conv", "right/relu"])) == {"left/conv", "right/relu"}
     assert kernel_paths(network, r"(left|right)/.*") == ["left/conv", "left/deep_conv", "right/conv", "right/deep_conv"]
     assert kernel_paths(network, "auto") == ["left/deep_conv", "right/deep_conv"]
-    with pytest.raises(ValueError, match=r"several layers are named 'conv' in network 'twins'") as error:
-        tap_paths(network, ["conv"])
-    assert "['conv', 'left/conv', 'right/conv']" in str(error.value)
+    for chosen in (["conv"], "conv"):
+        with pytest.raises(ValueError, match=r"several layers are named 'conv' in network 'twins'") as error:
+            tap_paths(network, chosen)
+        assert "['conv', 'left/conv', 'right/conv']" in str(error.value)
+    with pytest.raises(ValueError, match=r"give one path of \['left/pool', 'right/pool'\]"):
+        tap_paths(network, "pool")
 
 
 def test_layers_of_the_same_name_train_together():
@@ -162,18 +165,74 @@ def test_found_names_each_layer_once(network):
 HELP = "`layers` takes a list of names, a regular expression, a function of the layer"
 
 
-@pytest.mark.parametrize("chosen", ["deep_con", ["hidden", "deep_con"]])
+@pytest.mark.parametrize("chosen", ["deep_knv", ["hidden", "deep_knv"]])
 def test_unknown_name(network, chosen):
-    with pytest.raises(ValueError, match=r"no name of a layer matches 'deep_con' in network 'outer'\.") as error:
+    with pytest.raises(ValueError, match=r"no name of a layer matches 'deep_knv' in network 'outer'\.") as error:
         tap_paths(network, chosen)
     assert "Close matches: 'deep_conv'" in str(error.value)
     assert HELP in str(error.value)
 
 
-def test_unknown_name_with_nothing_close(network):
-    with pytest.raises(ValueError, match="no name of a layer matches 'xyzzy'") as error:
-        tap_paths(network, "xyzzy")
+@pytest.mark.parametrize("chosen", ["xyzzy", ["xyzzy"], "block[0-9]", ".*conv_"])
+def test_names_are_listed_where_nothing_matches(network, chosen):
+    with pytest.raises(ValueError, match="no name of a layer matches") as error:
+        tap_paths(network, chosen)
     assert "Close matches" not in str(error.value)
+    assert "Names: 'left/conv', 'left/relu', 'left/pool', 'left/deep_conv', 'left/deep_relu', " in str(error.value)
+
+
+def test_the_first_names_are_listed_where_they_are_many():
+    network = keras.Sequential([keras.Input((5,)), *(layers.ReLU(name=f"relu{index}") for index in range(23))])
+    with pytest.raises(ValueError, match=r"'relu19' and 3 more\. ") as error:
+        tap_paths(network, "conv[0-9]")
+    assert "relu20" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "hint"),
+    [
+        ("deep", "the beginning of 'deep_conv', 'deep_relu', but the whole name must match, as 'deep.*' does."),
+        ("left/p[o]+", "the beginning of 'left/pool', but the whole name must match, as 'left/p[o]+.*' does."),
+    ],
+)
+def test_pattern_that_matches_the_beginning_of_a_name(network, chosen, hint):
+    with pytest.raises(ValueError, match="no name of a layer matches") as error:
+        tap_paths(network, chosen)
+    assert hint in str(error.value)
+
+
+def test_pattern_that_is_broken_is_a_name_if_a_layer_has_it():
+    network = keras.Sequential([keras.Input((5,)), layers.ReLU(name="relu(1"), layers.ReLU(name="*")])
+    assert tap_paths(network, "relu(1") == ["relu(1"]
+    assert tap_paths(network, "*") == ["*"]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["(a+)+", "(a|aa)+", r"((conv|bn)\d*)*x", "(?:a?){30}", "(((a+)))+", r"([(]+)+", "(?P<name>a*)*", "(a*){2}"],
+)
+def test_repeat_of_a_repeat_is_refused(network, pattern):
+    with pytest.raises(ValueError, match="repeats a group that itself repeats or offers a choice"):
+        tap_paths(network, pattern)
+
+
+def test_repeats_have_a_bound(network):
+    with pytest.raises(ValueError, match=re.escape("has 7 repeats (*, +, {}); a regular expression may have 6")):
+        tap_paths(network, ".*" * 7)
+    assert kernel_paths(network, ".*" * 6) == ["left/conv", "left/deep_conv", "shared", "hidden", "head"]
+
+
+def test_pattern_has_a_bound(network):
+    with pytest.raises(ValueError, match="has 201 characters; a regular expression may have 200"):
+        tap_paths(network, "a" * 201)
+    assert tap_paths(network, "hidden" + "|x" * 97) == ["hidden"]  # 200 characters.
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"(left|right)?/?deep_.*", r"left/(deep_)?\w+", r"[(+]*deep_(conv|relu)|(left/)?(de+p)_.*", r"\(*.*_.*"]
+)
+def test_plain_patterns_are_not_refused(network, pattern):
+    assert "left/deep_conv" in tap_paths(network, pattern)
 
 
 def test_layer_without_kernel(network):

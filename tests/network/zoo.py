@@ -193,7 +193,7 @@ def attention_over_channels_and_space():
     return classify(inputs, x)
 
 
-@expected("bottleneck", "up2_joined", "up1_b")
+@expected("bottleneck", "up2_b", "up1_b")
 def u_net():
     inputs = keras.Input((16, 16, 3))
     fine = convolve(inputs, 4, "down1")
@@ -203,6 +203,43 @@ def u_net():
         x = layers.Concatenate(name=f"{name}_joined")([layers.UpSampling2D()(x), skip])
         x = convolve(x, 6, f"{name}_b")
     return keras.Model(inputs, layers.Conv2D(1, 1, activation="sigmoid", name="head")(x))
+
+
+@expected("bottleneck", "up2", "up1")
+def u_net_of_residual_blocks():
+    """Zhang et al., 2018, arXiv 1711.10684."""
+    inputs = keras.Input((16, 16, 3))
+    fine = residual(inputs, 4, "down1")
+    middle = residual(fine, 6, "down2", 2)
+    x = residual(middle, 8, "bottleneck", 2)
+    for name, skip in (("up2", middle), ("up1", fine)):
+        x = residual(layers.Concatenate()([layers.UpSampling2D()(x), skip]), 6, name)
+    return keras.Model(inputs, layers.Conv2D(1, 1, activation="sigmoid", name="head")(x))
+
+
+@expected("p4", "p3", "smooth")
+def feature_pyramid():
+    """Lin et al., 2017, arXiv 1612.03144."""
+    inputs = keras.Input((32, 32, 3))
+    c2 = residual(inputs, 4, "c2", 2)
+    c3 = residual(c2, 6, "c3", 2)
+    x = convolve(residual(c3, 8, "c4", 2), 8, "p4", size=1, activation=None)
+    for name, maps in (("p3", c3), ("p2", c2)):
+        lateral = convolve(maps, 8, f"{name}_lateral", size=1, activation=None)
+        x = layers.Add(name=name)([layers.UpSampling2D()(x), lateral])
+    return classify(inputs, convolve(x, 8, "smooth"))
+
+
+@expected("a2", "b2", "c2")
+def dense_connections():
+    """Huang et al., 2017, arXiv 1608.06993."""
+    inputs = keras.Input((16, 16, 3))
+    x = convolve(inputs, 4, "stem")
+    for stage in ("a", "b", "c"):
+        x = x if stage == "a" else layers.AveragePooling2D()(convolve(x, 4, f"{stage}_transition", size=1))
+        for name in (f"{stage}1", f"{stage}2"):
+            x = layers.Concatenate(name=name)([x, convolve(x, 4, f"{name}_conv")])
+    return classify(inputs, x)
 
 
 @expected("stems", "b", "c", "d", "e")
@@ -362,6 +399,26 @@ def last_layer_is_no_dense():
 # Sounds, tables, graphs.
 
 
+@expected("both1", "both2", "both3")
+def recurrent_in_both_directions():
+    inputs = x = keras.Input((12, 4))
+    for name in ("1", "2", "3"):
+        x = layers.Bidirectional(layers.GRU(3, return_sequences=True), name=f"both{name}")(x)
+    return classify(inputs, x)
+
+
+@expected("block1", "block2", "block3", "block4")
+def dilated_convolutions():
+    """A temporal convolutional network (Bai et al., 2018, arXiv 1803.01271)."""
+    inputs = keras.Input((32, 3))
+    x = layers.Conv1D(4, 1, name="start")(inputs)
+    for name, dilation in (("block1", 1), ("block2", 2), ("block3", 4), ("block4", 8)):
+        settings = {"padding": "causal", "dilation_rate": dilation, "activation": "relu"}
+        y = layers.Conv1D(4, 3, name=f"{name}_a", **settings)(x)
+        x = layers.Add(name=name)([x, layers.Conv1D(4, 3, name=f"{name}_b", **settings)(y)])
+    return classify(inputs, x)
+
+
 @expected("first", "second", "third")
 def raw_audio():
     inputs = keras.Input((None, 1))
@@ -428,3 +485,10 @@ def patches_of_channels_first():
         y = layers.Dense(12, activation="relu")(layers.LayerNormalization()(x))
         x = layers.Add(name=f"add_{name}")([x, y])
     return classify(inputs, layers.LayerNormalization(name="norm")(x))
+
+
+@expected("block1", "block2", "block3", "block4")
+def attention_over_patches_of_channels_first():
+    inputs = keras.Input((3, 16, 16))
+    x = layers.Conv2D(8, 4, 4, data_format="channels_first", name="patches")(inputs)
+    return classify(inputs, transform(ops.transpose(layers.Reshape((8, 16))(x), (0, 2, 1))))

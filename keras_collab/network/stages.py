@@ -1,0 +1,275 @@
+"""Blocks and stages of a network between its main input and an output; auto.py has the rules in words."""
+
+import collections
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import tree
+
+from keras_collab.network.calls import Call
+from keras_collab.network.channels import channels_first
+from keras_collab.network.graph import Graph
+from keras_collab.network.layers import computes, is_composite
+from keras_collab.network.paths import alive_after, computed_from, main_input
+
+# A resolution starts a new stage if it is at most this share of the one before, or half of it, rounded up: 149 and 147
+# pixels are one stage, 5, 3 and 2 are three.
+_NEW_STAGE = 0.6
+
+# Names of layers and of operations of keras.ops. A product gates, and does not count.
+_MERGING = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Subtract")
+
+_REFINING = (
+    keras.layers.Activation,
+    keras.layers.BatchNormalization,
+    keras.layers.ELU,
+    keras.layers.GroupNormalization,
+    keras.layers.Lambda,
+    keras.layers.LayerNormalization,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.RMSNormalization,
+    keras.layers.ReLU,
+    keras.layers.UnitNormalization,
+)
+_ENDS_FEATURE_MAPS = (
+    keras.layers.Flatten,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.GlobalMaxPooling3D,
+)
+
+
+class Stream:
+    """The calls between the main input and an output, and what is known of them.
+
+    Attributes:
+        calls: those whose output is the main input's and was computed by trained weights, in topological order.
+        crossed: those of them whose output is on every path.
+        alone: those whose output is on every path but those at other resolutions, such as a decoder's skips.
+        readable: those whose output may be tapped: numbers, one row a sample.
+        closing: those of the readable that end a block.
+        maps: those of the readable before global pooling whose output has positions.
+    """
+
+    def __init__(self, graph: Graph, output: keras.KerasTensor):
+        self.graph = graph
+        self._first = channels_first(graph)
+        inputs = tree.flatten(graph.inputs)
+        ancestors = graph.ancestors(output)
+        self._of_any_input = computed_from(ancestors, inputs)
+        computed = computed_from(ancestors, [main_input(inputs, ancestors)])
+        self.calls = [call for call in ancestors if id(call.output) in computed]
+        self.crossed: set[Call] = set()
+        self.alone: set[Call] = set()
+        alive = alive_after(self.calls, output, computed)
+        for call, tensors in alive.items():
+            self._place(call, tensors)
+        self.readable = list(filter(self._is_readable, self.calls))
+        self.closing = self._closing()
+        self.maps = self._maps()
+
+    def _place(self, call: Call, alive: Sequence[keras.KerasTensor]) -> None:
+        """Notes whether a call is on every path, given what is alive after it."""
+        if id(call.output) not in map(id, alive):
+            return
+        if len(alive) == 1:
+            self.crossed.add(call)
+        counts = list(map(self.positions, alive))
+        if counts.count(self.positions(call.output)) == 1:
+            self.alone.add(call)
+
+    def _is_readable(self, call: Call) -> bool:
+        is_float = keras.backend.is_float_dtype(call.output.dtype)
+        return is_float and len(call.output.shape) > 1 and self.graph.is_per_sample(call.output)
+
+    def positions(self, tensor: keras.KerasTensor) -> int:
+        """The number of positions of a tensor, 1 where it has none."""
+        shape = self.graph.shape(tensor)
+        is_first = self._first.get(id(tensor), False)
+        return math.prod(shape[2:] if is_first else shape[1:-1])
+
+    def _channels(self, call: Call) -> int:
+        shape = self.graph.shape(call.output)
+        return shape[1] if self._first[id(call.output)] else shape[-1]
+
+    def _closes(self, call: Call) -> bool:
+        """Whether branches that work at one resolution come together, or a layer of layers is a block of its own."""
+        if is_composite(call.operation):
+            return True
+        branches, counts = set(), set()
+        for x in call.inputs:
+            if id(x) in self._of_any_input:
+                branches.add(id(x))
+                counts.add(self.positions(x))
+        return merges(call.operation) and len(branches) > 1 and len(counts) == 1
+
+    def _closing(self) -> set[Call]:
+        """The calls that end blocks, and the normalizations and activations right after them that no path avoids.
+
+        Beside longer paths at other resolutions these count if nothing else reads what they refine.
+        """
+        readers: collections.Counter[int] = collections.Counter()
+        for call in self.calls:
+            readers.update(map(id, call.inputs))
+        closing = set(filter(self._closes, self.readable))
+        tensors = set()
+        for call in self.readable:
+            refined = id(call.inputs[0])
+            follows = call in self.alone and readers[refined] == 1
+            if (follows or call in self.crossed) and refines(call) and refined in tensors:
+                closing.add(call)
+            if call in closing:
+                tensors.add(id(call.output))
+        return closing
+
+    def _maps(self) -> list[Call]:
+        """The calls whose output has channels and positions, up to global pooling; gates on one position left out."""
+        maps: list[Call] = []
+        for call in self.calls:
+            has_positions = len(call.output.shape) > 2
+            ends = isinstance(call.operation, _ENDS_FEATURE_MAPS) or not has_positions
+            if ends and call in self.crossed and maps:
+                break
+            is_gate = call not in self.crossed and self.positions(call.output) == 1
+            if has_positions and not is_gate and call in self.readable:
+                maps.append(call)
+        return maps
+
+    def _works(self, call: Call) -> bool:
+        return call in self.closing or computes(call.operation) or refines(call)
+
+    def stages(self) -> list[list[Call]]:
+        """The calls that may end a stage, from the finest stage to the coarsest."""
+        resolutions = self._resolutions()
+        last = self._last_map()
+        blocks = []
+        for stage in resolutions:
+            blocks.append([call for call in stage if call in self.closing or call is last])
+        begin = _end_of_stem(blocks)
+        stages = []
+        for block_ends, stage in zip(blocks[begin:], resolutions[begin:], strict=True):
+            stages.append(self._ends(block_ends, stage))
+        return stages
+
+    def _resolutions(self) -> list[list[Call]]:
+        """The maps that layers compute, grouped by resolution from fine to coarse."""
+        axes = 1
+        for call in self.maps:
+            axes = max(axes, len(call.output.shape) - 2)
+        of_side: dict[float, list[Call]] = {}
+        for call in self.maps:
+            if self._works(call):
+                # As if the positions were a square or a cube: 49 tokens are as coarse as 7×7 pixels.
+                count = self.positions(call.output)
+                side = round(count ** (1 / axes), 6)
+                of_side.setdefault(side, []).append(call)
+        stages: list[list[Call]] = []
+        smallest = 0.0
+        for side in sorted(of_side, reverse=True):
+            limit = max(_NEW_STAGE * smallest, math.ceil(smallest / 2))
+            if not stages or side <= limit:
+                stages.append([])
+            smallest = side
+            stages[-1].extend(of_side[side])
+        for stage in stages:
+            stage.sort(key=self.calls.index)
+        return stages
+
+    def _last_map(self) -> Call | None:
+        """The last layer that works on maps and that no path avoids: it ends a block, whatever it is."""
+        for call in reversed(self.maps):
+            if call in self.crossed and self._works(call):
+                return call
+        return None
+
+    def _ends(self, blocks: list[Call], stage: list[Call]) -> list[Call]:
+        """What may end a stage: its blocks, or the layers behind a block that only other resolutions' paths avoid.
+
+        So a stage ends at the convolution that follows where a decoder joins a skip, and behind a gate's own merges.
+        """
+        if not blocks:
+            return stage
+        if not self.crossed.isdisjoint(blocks):
+            return blocks
+        behind = []
+        for call in stage[stage.index(blocks[-1]) + 1 :]:
+            if call in self.alone and (behind or computes(call.operation)):
+                behind.append(call)
+        return behind or blocks
+
+    def end(self, stage: Sequence[Call]) -> Call:
+        """The last call of a stage that all paths cross, else its last, else the last of those with most channels.
+
+        Its last only if no other path at its resolution avoids it.
+        """
+        for call in reversed(stage):
+            if call in self.crossed:
+                return call
+        if stage[-1] in self.alone:
+            return stage[-1]
+        widest = stage[0]
+        for call in stage:
+            if self._channels(call) >= self._channels(widest):
+                widest = call
+        return widest
+
+    def blocks_of_one_stage(self) -> list[Call]:
+        """The ends of blocks in a network that has one resolution, without its last layer that computes."""
+        last = 0
+        for index, call in enumerate(self.calls):
+            if computes(call.operation):
+                last = index
+        ends: list[Call] = []
+        for call in self.calls[:last]:
+            if call not in self.crossed or call not in self.readable:
+                continue
+            if refines(call) and ends and call.inputs[0] is ends[-1].output:
+                ends[-1] = call
+            elif computes(call.operation) or call in self.closing:
+                ends.append(call)
+        blocks = [call for call in ends if call in self.closing]
+        return self._whole(blocks) if 2 * len(blocks) >= len(ends) else ends
+
+    def _whole(self, ends: list[Call]) -> list[Call]:
+        """The ends of whole blocks, where two or more kinds of halves follow each other in turn."""
+        kinds: list[list[str]] = [[]]
+        for call in self.calls:
+            if computes(call.operation):
+                kinds[-1].append(type(call.operation).__name__)
+            if call in ends:
+                kinds.append([])
+        count = len(ends)
+        for period in range(1, count):
+            # What comes before the first end includes the stem, and is like no other.
+            if kinds[period + 1 : count] == kinds[1 : count - period]:
+                return ends[(count - 1) % period :: period]
+        return ends
+
+
+def _end_of_stem(blocks: Sequence[Sequence[Call]]) -> int:
+    """The number of finest stages without a block: a stem, unless they are half of the network."""
+    for index, stage in enumerate(blocks):
+        if stage:
+            return index if 2 * index < len(blocks) else 0
+    return 0
+
+
+def merges(operation: Any) -> bool:
+    """Whether an operation brings branches together; so does a layer without weights that is not Keras' own."""
+    is_known = type(operation).__module__.startswith(("keras.src.layers", "keras.src.ops"))
+    is_other = isinstance(operation, keras.Layer) and not is_known and not computes(operation)
+    return is_other or type(operation).__name__ in _MERGING
+
+
+def refines(call: Call) -> bool:
+    """Whether a call normalizes or activates what one layer has made, at the same shape."""
+    if len(call.inputs) != 1 or call.inputs[0].shape != call.output.shape:
+        return False
+    is_activation = type(call.operation).__module__ == "keras.src.ops.nn"
+    return is_activation or isinstance(call.operation, _REFINING)
