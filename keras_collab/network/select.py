@@ -67,8 +67,10 @@ class Selection:
     def paths(self) -> list[str]:
         """The layers that `layers=` came to stand for, each once."""
         paths: dict[str, None] = {}
-        for layer in (*self.taps, *self.kernels):
-            paths[layer.path] = None
+        for tap in self.taps:
+            paths[tap.path] = None
+        for kernel in self.kernels:
+            paths[kernel.path] = None
         return list(paths)
 
     @property

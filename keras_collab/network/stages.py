@@ -197,7 +197,7 @@ class Stream:
             return stage
         if not self.crossed.isdisjoint(blocks):
             return blocks
-        behind = []
+        behind: list[Call] = []
         for call in stage[stage.index(blocks[-1]) + 1 :]:
             if call in self.alone and (behind or computes(call.operation)):
                 behind.append(call)

@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from keras_collab._checks import check_choice, check_range
-from keras_collab.network.select import Layers, NetworkReader, Selection
+from keras_collab.network.names import Layers
+from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.relations import log_relations, pool
 from keras_collab.terms.term import StepTensors, Term, Weight
 

@@ -15,7 +15,8 @@ from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, check_labels, pick_output, read_head
 from keras_collab.network.layers import Kernel
-from keras_collab.network.select import Layers, NetworkReader, Tap
+from keras_collab.network.names import Layers
+from keras_collab.network.select import NetworkReader, Tap
 from keras_collab.terms.output_consistency import consistency_divergence
 from keras_collab.tools._batches import check_batches, first_batches
 from keras_collab.tools.diagnosis import Channels, Diagnosis, Filters, Parts
