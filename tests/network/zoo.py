@@ -230,18 +230,6 @@ def feature_pyramid():
     return classify(inputs, convolve(x, 8, "smooth"))
 
 
-@expected("a2", "b2", "c2")
-def dense_connections():
-    """Huang et al., 2017, arXiv 1608.06993."""
-    inputs = keras.Input((16, 16, 3))
-    x = convolve(inputs, 4, "stem")
-    for stage in ("a", "b", "c"):
-        x = x if stage == "a" else layers.AveragePooling2D()(convolve(x, 4, f"{stage}_transition", size=1))
-        for name in (f"{stage}1", f"{stage}2"):
-            x = layers.Concatenate(name=name)([x, convolve(x, 4, f"{name}_conv")])
-    return classify(inputs, x)
-
-
 @expected("stems", "b", "c", "d", "e")
 def two_stems_then_plain_stages():
     inputs = keras.Input((64, 64, 3))
