@@ -52,7 +52,7 @@ class Cell:
     arms: tuple[str, ...] = ("plain", "default", "label_smoothing")
 
 
-NOISY = ("plain", "default", "label_smoothing", "wrong_labels", "gce")
+NOISY = ("plain", "default", "label_smoothing", "strong", "gce")
 CELLS = [
     Cell("MNIST, 100 labels", "mnist", 100, "residual", "adam", 3e-3, 60, "shift"),
     Cell("MNIST, 500 labels, half redrawn", "mnist", 500, "residual", "adam", 3e-3, 30, "shift", noise=0.5),
@@ -164,8 +164,8 @@ def train(cell, arm, seed, folder):
     loss = keras.losses.CategoricalCrossentropy()
     if arm == "default":
         model = keras_collab.wrap(model)
-    elif arm == "wrong_labels":
-        model = keras_collab.wrap(model, keras_collab.recipes.wrong_labels())
+    elif arm == "strong":
+        model = keras_collab.wrap(model, keras_collab.recipes.strong())
     elif arm == "label_smoothing":
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=SMOOTHING)
     elif arm == "gce":

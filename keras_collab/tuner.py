@@ -15,7 +15,7 @@ import keras
 
 from keras_collab._checks import require
 from keras_collab.collab_model import CollabModel, wrap
-from keras_collab.recipes import wrong_labels
+from keras_collab.recipes import strong
 from keras_collab.terms.term import Term
 from keras_collab.tools.balance import RANGE
 from keras_collab.tools.balance import balance as balance_weights
@@ -47,7 +47,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
         build_network: function that returns the network of a trial. It is given the hyperparameters if its first
             argument has no default.
         terms: the terms. Each trial gets new ones of the same settings. Defaults to all four, those of
-            `keras_collab.recipes.wrong_labels()`. `[]` searches the plain network, as a control.
+            `keras_collab.recipes.strong()`. `[]` searches the plain network, as a control.
         data: training data to measure on, as `keras_collab.balance` takes them. Required if `balance`.
         batch_size: integer, >= 1. Samples in a batch of `data`; give that of the training. Defaults to 32.
         balance: whether the ranges of the weights are measured, by `keras_collab.balance` on a fresh network with the
@@ -82,7 +82,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
     ):
         super().__init__(name=name, tunable=tunable)
         self.build_network = build_network
-        self.terms = wrong_labels() if terms is None else list(terms)
+        self.terms = strong() if terms is None else list(terms)
         self.settings = dict(settings or {})
         self.choose_terms = choose_terms
         self.compile = compile

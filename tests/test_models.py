@@ -34,7 +34,7 @@ def test_narrower_larger_and_wrapped(make):
     network = make((96, 96, 3), 7, width=4, dropout=0.2)
     assert trainable(network) < 100_000
     assert any(layer.name == "dropout" for layer in network.layers)
-    model = keras_collab.wrap(network, keras_collab.recipes.wrong_labels())
+    model = keras_collab.wrap(network, keras_collab.recipes.strong())
     taps = model.terms["representation_similarity"].selection.taps
     assert len(taps) >= 3
     assert taps[-1].position_count >= 9
@@ -45,7 +45,7 @@ def test_narrower_larger_and_wrapped(make):
 def test_digits_and_fashion_mnist_are_not_too_small(make, side):
     network = make((side, side, 1), 10, width=4)
     assert network(np.zeros((2, side, side, 1), "float32")).shape == (2, 10)
-    wrapped = keras_collab.wrap(network, keras_collab.recipes.wrong_labels())
+    wrapped = keras_collab.wrap(network, keras_collab.recipes.strong())
     assert len(wrapped.terms["representation_similarity"].selection.taps) >= 3
 
 

@@ -127,6 +127,6 @@ def test_wrapping_consumes_no_random_numbers():
 
     network = small_network()
     before = random.getstate()
-    model = keras_collab.wrap(network, keras_collab.recipes.wrong_labels())
+    model = keras_collab.wrap(network, keras_collab.recipes.strong())
     assert random.getstate() == before
     assert len({term.seed for term in model.terms.values()}) == 4

@@ -66,7 +66,7 @@ def test_a_frozen_backbone_with_a_new_head_trains():
     for layer in network.layers[:-1]:
         layer.trainable = False
     with pytest.warns(UserWarning, match="reads only what is frozen") as caught:
-        model = compiled(network, keras_collab.recipes.wrong_labels())
+        model = compiled(network, keras_collab.recipes.strong())
     assert sorted(str(warning.message).split("'")[1] for warning in caught) == [
         "intermediate_consistency",
         "kernel_similarity",

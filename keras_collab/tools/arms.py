@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_collab.collab_model import wrap
 from keras_collab.network.select import NetworkReader, Selection
-from keras_collab.recipes import wrong_labels
+from keras_collab.recipes import strong
 from keras_collab.terms.term import StepTensors, Term
 
 Arm = Callable[..., Any]
@@ -44,7 +44,7 @@ def label_smoothing(network: keras.Model) -> keras.Model:
 
 def balanced(network: keras.Model) -> keras.Model:
     """All terms; once the model is compiled, `compare` lets `balance` set their weights."""
-    return wrap(network, wrong_labels())
+    return wrap(network, strong())
 
 
 def make_arms(arms: Any) -> dict[str, Arm]:
@@ -57,9 +57,9 @@ def make_arms(arms: Any) -> dict[str, Arm]:
         ValueError, TypeError: if there is no arm of a name, or an arm is no function.
     """
     ready: dict[str, Arm] = {"plain": plain, "wrapped": wrap}
-    for term in wrong_labels():
+    for term in strong():
         ready[term.name] = _alone(type(term))
-    ready |= {"wrong_labels": _wrapper(wrong_labels), "label_smoothing": label_smoothing, "balanced": balanced}
+    ready |= {"strong": _wrapper(strong), "label_smoothing": label_smoothing, "balanced": balanced}
     if isinstance(arms, Mapping):
         return {name: _arm(name, arm) for name, arm in arms.items()}
     unknown = [name for name in arms if name not in ready]

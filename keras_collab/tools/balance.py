@@ -128,7 +128,7 @@ def balance(
         TypeError: if the model is not wrapped, or the data are no arrays or batches, or have no labels.
         ValueError: if the model is not compiled or has a scheduled weight, or the data have no batch.
 
-    >>> model = keras_collab.wrap(network, keras_collab.recipes.wrong_labels())
+    >>> model = keras_collab.wrap(network, keras_collab.recipes.strong())
     >>> model.compile("adam", "sparse_categorical_crossentropy")
     >>> balanced = keras_collab.balance(model, (x_train, y_train))
     >>> balanced.ranges["kernel_similarity"]
@@ -139,7 +139,7 @@ def balance(
     if scheduled:
         raise ValueError(
             f"`balance` sets numbers, but {scheduled} have a schedule as their weight. Balance terms whose weights are "
-            "numbers, such as those of keras_collab.recipes.wrong_labels(), and give the measured weight to a schedule."
+            "numbers, such as those of keras_collab.recipes.strong(), and give the measured weight to a schedule."
         )
     share = check_range(balance, share=share, above=0)
     batches = check_batches(balance, batches)

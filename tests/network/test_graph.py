@@ -425,7 +425,7 @@ FROZEN = pytest.mark.filterwarnings("ignore:.*reads only what is frozen:UserWarn
 @pytest.mark.parametrize("make", COMPILED, ids=lambda make: make.__name__)
 def test_trains_with_all_terms_compiled(make):
     case = make()
-    model = wrap(case.network, recipes.wrong_labels())
+    model = wrap(case.network, recipes.strong())
     compile_model(model, case.loss, run_eagerly=False)
     history = model.fit(case.x, case.y, batch_size=SAMPLES, epochs=2, verbose=0).history
     assert set(history) == {"loss", "task_loss", *model.terms}

@@ -17,7 +17,7 @@ def compiled(model, **kwargs):
 
 def test_what_the_four_terms_read(capsys):
     network = small_network()
-    description = describe(wrap(network, recipes.wrong_labels()))
+    description = describe(wrap(network, recipes.strong()))
     output, intermediate, representation, kernel = description.terms
     assert output.head == "head"
     assert intermediate.taps == {"relu0": (None, 8, 8, 6), "relu1": (None, 4, 4, 8), "relu2": (None, 2, 2, 10)}
