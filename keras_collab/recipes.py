@@ -31,9 +31,9 @@ def gentle() -> list[Term]:
 def strong() -> list[Term]:
     """All four terms at full weight from the first step.
 
-    They gained with few labels, and with labels drawn at random, on CIFAR-10 photographs with pad-crop and flip and SGD. On
-    other data, with Adam, with labels that people got wrong, or on a very small network they have cost accuracy:
-    compare on validation images before use.
+    They gained with few labels, and with labels drawn at random, on CIFAR-10 photographs with pad-crop and flip and
+    SGD. On other data, with Adam, with labels that people got wrong, or on a very small network they have cost
+    accuracy: compare on validation images before use.
     """
     return [
         OutputConsistency(0.1),
