@@ -10,8 +10,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 GUIDES = ROOT / "examples" / "guides"
 NAMES = [
+    "choosing_and_weighing_terms",
     "fine_tuning",
     "own_term_and_training_loop",
+    "wrong_labels",
+    "your_own_photographs",
 ]
 
 
