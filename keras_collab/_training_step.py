@@ -70,6 +70,8 @@ def values_kept(model: keras.Model) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        # Keras 3.15 on JAX alone: the state after the last whole step, if there was one, goes back first.
+        getattr(model, "jax_state_sync", lambda: None)()
         for variable, value in kept:
             if variable._value is None:
                 variable.assign(value)
