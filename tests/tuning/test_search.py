@@ -53,7 +53,7 @@ def test_a_chief_and_two_workers_one_of_which_is_killed_and_comes_back(tmp_path)
     def start(name):
         place = {"KERASTUNER_TUNER_ID": name, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
         with (tmp_path / f"{name}.log").open("a") as log:
-            line = command(tmp_path, "plain", "--trials", "4")
+            line = command(tmp_path, "plain", "--trials", "3")
             return subprocess.Popen(line, env=os.environ | place, stdout=log, stderr=subprocess.STDOUT)
 
     def printed(name):
@@ -82,10 +82,10 @@ def test_a_chief_and_two_workers_one_of_which_is_killed_and_comes_back(tmp_path)
         for process in (chief, first, second):
             process.kill()
     (record,) = outcomes(tmp_path)
-    assert len(record["trials"]) == 4
+    assert len(record["trials"]) == 3
     lines = [line.split(":")[0] for name in ("worker-0", "worker-1") for line in printed(name).splitlines()]
-    assert sorted(line for line in lines if line.startswith("trial ")) == [f"trial {n} of 4" for n in (1, 2, 3, 4)]
-    assert f"trial {int(interrupted) + 1} of 4" in printed("worker-0")
+    assert sorted(line for line in lines if line.startswith("trial ")) == [f"trial {n} of 3" for n in (1, 2, 3)]
+    assert f"trial {int(interrupted) + 1} of 3" in printed("worker-0")
     assert "The chief tells the outcome" in printed("worker-1")
 
 

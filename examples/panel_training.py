@@ -1,0 +1,121 @@
+"""One run of the panel: the network of a job, plain or wrapped, trained and measured."""
+
+import dataclasses
+import time
+
+import keras
+import numpy as np
+from filelock import FileLock
+from panel_data import load
+from panel_networks import NETWORKS, augmentation
+
+import keras_collab
+
+SMOOTHING = 0.1
+
+
+def optimizer_of(cell, steps):
+    """The learning rate falls as a cosine; with SGD it first rises for a fifth of the steps."""
+    if cell.optimizer == "sgd":
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0, steps - steps // 5, warmup_target=cell.rate, warmup_steps=max(1, steps // 5)
+        )
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3)
+    else:
+        rate = keras.optimizers.schedules.CosineDecay(cell.rate, steps)
+        decay = 0.05 if cell.optimizer == "adamw" else None
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=decay) if decay else keras.optimizers.Adam(rate)
+    if cell.optimizer != "adam":
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def train(cell, arm, seed, options):
+    """Trains one run; returns its line of results."""
+    x, y, x_test, y_test = load(cell, seed, options.data, options.validation)
+    classes, shape = int(y_test.max()) + 1, x.shape[1:]
+    keras.utils.set_random_seed(seed)
+    network = NETWORKS[cell.network](shape, classes)
+    if cell.backbone:
+        copy_backbone(backbone(cell, options), network)
+    layers = [keras.Input(shape), *augmentation(cell.augment, shape), keras.layers.Rescaling(1 / 127.5, -1)]
+    model = keras.Sequential([*layers, network])
+    if arm == "default":
+        model = keras_collab.wrap(model)
+    elif arm == "strong":
+        model = keras_collab.wrap(model, keras_collab.recipes.strong())
+    elif arm[0].isdigit():
+        model = keras_collab.wrap(model, ramped(arm))
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=SMOOTHING if arm == "label_smoothing" else 0.0)
+    if arm == "gce":
+        loss = keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7)
+    labels = y if arm == "gce" else keras.utils.to_categorical(y, classes)  # Keras 3.15: GCE takes integers.
+    epochs = cell.epochs // 2 if arm == "plain_half" else cell.epochs
+    steps = epochs * -(-len(x) // cell.batch)
+    if cell.backbone:  # First the new head alone, then the whole network.
+        freeze(network, True)
+        model.compile(keras.optimizers.AdamW(cell.rate), loss, metrics=["accuracy"], jit_compile=False)
+        model.fit(x, labels, batch_size=cell.batch, epochs=epochs // 4, verbose=0)
+        freeze(network, False)
+    model.compile(optimizer_of(cell, steps), loss, metrics=["accuracy"], jit_compile=False)
+    started = time.perf_counter()
+    history = model.fit(x, labels, batch_size=cell.batch, epochs=epochs, verbose=0).history
+    seconds = time.perf_counter() - started
+    probabilities = model.predict(x_test, batch_size=500, verbose=0)
+    likelihood = np.maximum(probabilities[np.arange(len(y_test)), y_test], 1e-7)
+    return {
+        **dataclasses.asdict(cell),
+        "arm": arm,
+        "seed": seed,
+        "validation": options.validation,
+        "accuracy": float(np.mean(probabilities.argmax(-1) == y_test)),
+        "nll": float(-np.log(likelihood).mean()),
+        "train_accuracy": float(history["accuracy"][-1]),
+        "seconds_a_step": seconds / steps,
+        "steps": steps,
+        "keras": keras.__version__,
+        "keras_collab": keras_collab.__version__,
+    }
+
+
+def ramped(arm):
+    """The four terms with the weights that the name of the arm gives, such as "0.1 0.05 0 10"; 0 leaves one out."""
+    classes = [
+        keras_collab.OutputConsistency,
+        keras_collab.IntermediateConsistency,
+        keras_collab.RepresentationSimilarity,
+        keras_collab.KernelSimilarity,
+    ]
+    terms = []
+    for make, weight in zip(classes, arm.split(), strict=True):
+        if float(weight):
+            terms.append(make(keras_collab.schedules.Ramp(float(weight), steps=500)))
+    return terms
+
+
+def backbone(cell, options):
+    """The cell's network, trained on all of its backbone's data; the file beside the results keeps it."""
+    path = options.results.with_name(f"backbone-{cell.backbone}.keras")
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            large = dataclasses.replace(cell, data=cell.backbone, labels=20000, rate=3e-3, epochs=20, batch=128)
+            x, y, _, _ = load(large, 0, options.data)
+            shape, classes = x.shape[1:], int(y.max()) + 1
+            network = NETWORKS[cell.network](shape, classes)
+            layers = [keras.Input(shape), *augmentation("flip", shape), keras.layers.Rescaling(1 / 127.5, -1), network]
+            model = keras.Sequential(layers)
+            steps = large.epochs * -(-len(x) // large.batch)
+            model.compile(optimizer_of(large, steps), "sparse_categorical_crossentropy", jit_compile=False)
+            model.fit(x, y, batch_size=large.batch, epochs=large.epochs, verbose=0)
+            network.save(path)
+    return keras.saving.load_model(path)
+
+
+def copy_backbone(trained, network):
+    for source, target in zip(trained.layers[:-1], network.layers[:-1], strict=True):
+        target.set_weights(source.get_weights())
+
+
+def freeze(network, frozen):
+    for layer in network.layers[:-1]:
+        layer.trainable = not frozen
