@@ -38,14 +38,13 @@ def train(cell, arm, seed, options):
     network = NETWORKS[cell.network](shape, classes)
     if cell.backbone:
         copy_backbone(backbone(cell, options), network)
-    layers = [keras.Input(shape), *augmentation(cell.augment, shape), keras.layers.Rescaling(1 / 127.5, -1)]
-    model = keras.Sequential([*layers, network])
+    model = augmented(cell, network)
     if arm == "default":
         model = keras_collab.wrap(model)
     elif arm == "strong":
         model = keras_collab.wrap(model, keras_collab.recipes.strong())
     elif arm[0].isdigit():
-        model = keras_collab.wrap(model, ramped(arm))
+        model = keras_collab.wrap(model, terms_of(arm))
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=SMOOTHING if arm == "label_smoothing" else 0.0)
     if arm == "gce":
         loss = keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7)
@@ -78,8 +77,20 @@ def train(cell, arm, seed, options):
     }
 
 
-def ramped(arm):
-    """The four terms with the weights that the name of the arm gives, such as "0.1 0.05 0 10"; 0 leaves one out."""
+def augmented(cell, network):
+    """The network behind the layers that change and scale training images."""
+    shape = network.input_shape[1:]
+    layers = [keras.Input(shape), *augmentation(cell.augment, shape), keras.layers.Rescaling(1 / 127.5, -1)]
+    return keras.Sequential([*layers, network])
+
+
+def terms_of(arm):
+    """The four terms with the weights that the name of an arm gives, which rise within 500 steps; 0 leaves one out.
+
+    "0.1 0.05 0 10" are those of output and intermediate consistency and of kernel similarity; "0.1 0.05 0 10 at once"
+    begins with them.
+    """
+    weights, at_once, _ = arm.partition(" at once")
     classes = [
         keras_collab.OutputConsistency,
         keras_collab.IntermediateConsistency,
@@ -87,9 +98,9 @@ def ramped(arm):
         keras_collab.KernelSimilarity,
     ]
     terms = []
-    for make, weight in zip(classes, arm.split(), strict=True):
-        if float(weight):
-            terms.append(make(keras_collab.schedules.Ramp(float(weight), steps=500)))
+    for make, weight in zip(classes, map(float, weights.split()), strict=True):
+        if weight:
+            terms.append(make(weight if at_once else keras_collab.schedules.Ramp(weight, steps=500)))
     return terms
 
 
@@ -102,8 +113,7 @@ def backbone(cell, options):
             x, y, _, _ = load(large, 0, options.data)
             shape, classes = x.shape[1:], int(y.max()) + 1
             network = NETWORKS[cell.network](shape, classes)
-            layers = [keras.Input(shape), *augmentation("flip", shape), keras.layers.Rescaling(1 / 127.5, -1), network]
-            model = keras.Sequential(layers)
+            model = augmented(large, network)
             steps = large.epochs * -(-len(x) // large.batch)
             model.compile(optimizer_of(large, steps), "sparse_categorical_crossentropy", jit_compile=False)
             model.fit(x, y, batch_size=large.batch, epochs=large.epochs, verbose=0)
