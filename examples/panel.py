@@ -46,7 +46,7 @@ class Cell:
 
 
 STRONG = ("plain", "default", "strong")
-ARMS = ("plain", "plain_half", "default", "strong", "label_smoothing", "gce")
+ARMS = ("plain", "plain_half", "default", "strong", "label_smoothing", "gce", "strong_gce")
 RESNET10 = {"network": "resnet10", "optimizer": "sgd", "rate": 0.2, "epochs": 40, "augment": "flip", "batch": 128}
 CELLS = [
     Cell("MNIST, 100 labels", "mnist", 100, "residual", "adam", 3e-3, 60, "shift"),

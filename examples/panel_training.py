@@ -41,14 +41,14 @@ def train(cell, arm, seed, options):
     model = augmented(cell, network)
     if arm == "default":
         model = keras_collab.wrap(model)
-    elif arm == "strong":
+    elif arm in ("strong", "strong_gce"):
         model = keras_collab.wrap(model, keras_collab.recipes.strong())
     elif arm[0].isdigit():
         model = keras_collab.wrap(model, terms_of(arm))
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=SMOOTHING if arm == "label_smoothing" else 0.0)
-    if arm == "gce":
+    if arm in ("gce", "strong_gce"):
         loss = keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7)
-    labels = y if arm == "gce" else keras.utils.to_categorical(y, classes)  # Keras 3.15: GCE takes integers.
+    labels = y if arm in ("gce", "strong_gce") else keras.utils.to_categorical(y, classes)  # Keras 3.15: GCE takes integers.
     epochs = cell.epochs // 2 if arm == "plain_half" else cell.epochs
     steps = epochs * -(-len(x) // cell.batch)
     if cell.backbone:  # First the new head alone, then the whole network.
