@@ -1,8 +1,8 @@
-"""Lists of terms for kinds of jobs, to be given to `keras_collab.wrap`.
+"""Ready-made lists of terms for `keras_collab.wrap`.
 
 >>> model = keras_collab.wrap(network, keras_collab.recipes.strong())
 
-What each recipe gains and costs, on which data, stands in examples/results/panel.md.
+What each recipe gained and lost, and on which data, is in examples/results/panel.md.
 """
 
 from keras_collab.schedules import Ramp
@@ -16,10 +16,11 @@ _WARMUP_STEPS = 500
 
 
 def gentle() -> list[Term]:
-    """Three terms with small weights that rise from 0 within the first 500 steps: what `wrap(network)` takes.
+    """Three terms with small weights, which rise from 0 over the first 500 steps: the default of `wrap`.
 
-    They are meant to cost nothing on any job. A short training ends before they weigh much. Similarity of
-    representations is left out: with Adam it competes with the task where the data are redundant by themselves.
+    They are meant never to lower accuracy. A training of fewer steps ends before they have their full weight.
+    `RepresentationSimilarity` is left out: with Adam it competes with the task if the features of the data are
+    themselves correlated.
     """
     return [
         OutputConsistency(Ramp(0.1, steps=_WARMUP_STEPS)),
@@ -31,9 +32,9 @@ def gentle() -> list[Term]:
 def strong() -> list[Term]:
     """All four terms at full weight from the first step.
 
-    They gained with few labels, and with labels drawn at random, on CIFAR-10 photographs with pad-crop and flip and
-    SGD. On other data, with Adam, with labels that people got wrong, or on a very small network they have cost
-    accuracy; a small network without batch normalization learned nothing at all. Compare before use.
+    They raised accuracy on CIFAR-10 with pad-crop and flip augmentation, SGD, and few labels or random label noise.
+    They lowered it on other data, with Adam, with human label errors, and on a very small network; a small network
+    without batch normalization learned nothing. Run `compare` first.
     """
     return [
         OutputConsistency(0.1),

@@ -1,4 +1,4 @@
-"""Weights that change during training. Any `keras.optimizers.schedules.LearningRateSchedule` works as well."""
+"""Schedules for the weights of terms. Any `keras.optimizers.schedules.LearningRateSchedule` works as well."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from keras_collab._checks import check_range
 class Ramp(keras.optimizers.schedules.LearningRateSchedule):
     """Raises a weight linearly from 0 to `value`.
 
-    The weight is 0 until step `begin`, rises within `steps` steps, and stays at `value`. Consistency terms are often
-    ramped up, since the predictions of the first steps are not worth agreeing on.
+    The weight is 0 until step `begin`, rises over `steps` steps, and stays at `value`. Consistency terms are often
+    ramped up, since early predictions are poor targets.
 
     Args:
         value: float, >= 0. The weight at the end.
-        steps: integer, >= 1. Training steps (batches) that the ramp takes.
-        begin: integer, >= 0. Training step at which it begins. Defaults to 0.
+        steps: integer, >= 1. Length of the ramp in training steps (batches).
+        begin: integer, >= 0. Training step at which the weight starts to rise. Defaults to 0.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -43,13 +43,13 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):
 class RampDown(keras.optimizers.schedules.LearningRateSchedule):
     """Lowers a weight linearly from `value` to 0.
 
-    The weight is `value` until step `begin`, falls within `steps` steps, and stays at 0. Penalties on kernels are often
-    ramped down, so that the last epochs serve the task alone.
+    The weight is `value` until step `begin`, falls over `steps` steps, and stays at 0. Penalties on kernels are often
+    ramped down, so that the last epochs train the task alone.
 
     Args:
         value: float, >= 0. The weight at the beginning.
-        begin: integer, >= 0. Training step (batch) at which it starts to fall.
-        steps: integer, >= 1. Training steps that the fall takes.
+        begin: integer, >= 0. Training step (batch) at which the weight starts to fall.
+        steps: integer, >= 1. Length of the ramp in training steps.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -71,6 +71,6 @@ class RampDown(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _progress(step: Any, begin: int, steps: int) -> Any:
-    """The share of the ramp that is over at `step`, in [0, 1]."""
+    """The fraction of the ramp completed at `step`, in [0, 1]."""
     done = ops.cast(step, "float32") - begin
     return ops.clip(done / steps, 0.0, 1.0)

@@ -15,12 +15,12 @@ _TARGETS = ("outputs", "deepest")
 
 
 def relational_divergence(features: Any, target: Any, temperature: float) -> Any:
-    """Mean over samples of KL( P_target ‖ P ), P the relations between samples; 0 for a batch of one.
+    """Mean over samples of KL( P_target ‖ P ), where P is the relations of `features`; 0 for a batch of one.
 
     Args:
         features: `(batch, channels)`.
-        target: `(batch, batch)`, log P_target as `log_relations` gives it; without gradient.
-        temperature: τ of P.
+        target: `(batch, batch)`, log P_target from `log_relations`. No gradient flows into it.
+        temperature: float > 0, of P.
     """
     target = ops.stop_gradient(target)
     return ops.mean(ops.sum(ops.exp(target) * (target - log_relations(features, temperature)), axis=-1))
@@ -30,26 +30,27 @@ def relational_divergence(features: Any, target: Any, temperature: float) -> Any
 class IntermediateConsistency(Term):
     """Makes the stages of a network relate the samples of a batch to each other as its outputs do.
 
-    u_l = tap l, averaged over positions, centred over the batch and L2-normalised. P_l = row softmax of u_l u_lᵀ / τ
-    without the diagonal: how similar each other sample is to sample i for layer l. The loss is the mean over l and i
-    of KL( sg P_target ‖ P_l ). There is no projection, so layers of any shape compare.
+    Tap l is averaged over positions, centred over the batch and L2-normalised: u_l, `(batch, channels)`. Its relations
+    are P_l = row softmax of u_l u_lᵀ / temperature without the diagonal: row i says how similar the other samples are
+    to sample i. The value is the mean over taps and samples of KL( sg P_target ‖ P_l ); sg stops the gradient. Taps of
+    any shape can be compared, without added layers.
 
     The formula is this project's reading of the abstract of Fang & Lin (2021, arXiv 2105.09590). Relations between
     samples follow Similarity-Preserving distillation (Tung & Mori, 2019, arXiv 1907.09682).
 
-    Samples are related within a batch, under `tf.distribute.MirroredStrategy` within a replica's share of it. All
-    count alike: sample weights do not apply.
+    Samples are related within a batch; under `tf.distribute.MirroredStrategy`, within a replica's share of it. Sample
+    weights do not apply.
 
     Args:
         weight: number >= 0 or schedule, see `Term`. Defaults to 0.1.
-        target: `"outputs"`: the logits of the head are the target. `"deepest"`: the deepest tap is; no head is needed,
-            but two taps. Defaults to `"outputs"`.
-        temperature: τ > 0, for cosines in [−1, 1]. Defaults to 0.1.
+        target: `"outputs"` for the logits of the head, or `"deepest"` for the deepest tap, which needs no head but
+            two or more taps. Defaults to `"outputs"`.
+        temperature: float > 0. Divides cosines, which lie in [−1, 1]. Defaults to 0.1.
         layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
             stage. Defaults to `"auto"`.
-        output: name of the network's output that is the target; needed when the network has several.
+        output: name of the output whose head is the target. Required if the network has several outputs.
         name: column in the history. Defaults to `"intermediate_consistency"`.
-        seed: unused; there are no random draws.
+        seed: unused, since the term draws nothing at random.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Similarity of kernels: the filters of a layer do not repeat each other."""
+"""Similarity of kernels: a penalty on filters of a layer that repeat each other."""
 
 from typing import Any
 
@@ -22,18 +22,18 @@ from keras_collab.terms.term import StepTensors, Term, Weight
 
 
 def welch_bound(filters: int, size: int) -> float:
-    """The least mean squared cosine of `filters` vectors in `size` dimensions: (n − d) / (d (n − 1)) for n > d."""
+    """The smallest mean squared cosine of n = `filters` vectors in d = `size` dimensions; 0 for n <= d."""
     return max(0.0, (filters - size) / (size * (filters - 1)))
 
 
 def kernel_similarity(filters: Any) -> Any:
-    """Mean over i != j of cos²(w_i, w_j), less the least that is possible.
+    """Mean over i != j of cos²(w_i, w_j), less its smallest possible value, `welch_bound`.
 
     Args:
-        filters: `(size, filters)`, one column a filter.
+        filters: `(size, filters)`, one column for each filter.
 
     Returns:
-        A float32 scalar; 0 when the filters are as different as they can be.
+        A float32 scalar >= 0.
     """
     size, count = filters.shape
     return mean_over_all_pairs(ops.square(cosines(filters, filters))) - welch_bound(count, size)
@@ -43,21 +43,21 @@ def kernel_similarity(filters: Any) -> Any:
 class KernelSimilarity(Term):
     """Makes the filters of a layer differ: penalises the squared cosine between them.
 
-    w_i = filter i as a vector. The loss is the mean over layers of the mean over i != j of cos²(w_i, w_j), less the
-    least value that n filters in d dimensions can reach when n > d (Welch, 1974), so that 0 can be reached. Its
-    gradient is orthogonal to each filter, so it fights neither batch normalization nor weight decay.
+    w_i is filter i as a vector. The value is the mean over layers and over i != j of cos²(w_i, w_j), less its smallest
+    possible value, which is (n − d) / (d (n − 1)) for n > d filters in d dimensions (Welch, 1974) and else 0. The
+    gradient is orthogonal to each filter: it changes the direction and leaves the length to weight decay.
 
-    The formula is this project's reading of the abstract of Fang & Lin (2021, arXiv 2105.09590). Each step and layer
-    compares two random blocks of filters and moves the first block. On average over the draws value and gradient are
-    those of all pairs.
+    The formula is this project's reading of the abstract of Fang & Lin (2021, arXiv 2105.09590). Each step compares
+    two random blocks of filters in each layer. Only the first block gets a gradient; in expectation over the blocks,
+    value and gradient equal those of all pairs.
 
-    Frozen layers take no penalty; freeze and unfreeze before `compile`, as always in Keras.
+    Frozen layers are left out. Set `trainable` before `compile`, as always in Keras.
 
     Args:
         weight: number >= 0 or schedule, see `Term`. Defaults to 10.
         layers: layers with kernels (names, a regular expression, a function of the layer), or `"auto"`: every
             convolution but the first and the depthwise; see `NetworkReader.kernels`. Defaults to `"auto"`.
-        max_filters: number of filters in a block, at most. Defaults to 8.
+        max_filters: integer >= 2. Largest number of filters in a block. Defaults to 8.
         name: column in the history. Defaults to `"kernel_similarity"`.
         seed: integer seed of the draws, see `Term`.
     """

@@ -30,12 +30,14 @@ _REGRESSION_FUNCTIONS = (
 
 
 def consistency_divergence(logits: Any, part_logits: Any, temperature: float) -> Any:
-    """T² · mean_p KL( softmax(z / T) ‖ softmax(z_p / T) ) of each sample, the target without gradient.
+    """temperature² · mean over parts of KL( softmax(logits / temperature) ‖ softmax(part_logits / temperature) ).
+
+    No gradient flows into `logits`, the target. The factor temperature² keeps the scale of the gradient.
 
     Args:
-        logits: `(batch, ..., classes)`, of the whole head; the target.
+        logits: `(batch, ..., classes)`, of the whole head.
         part_logits: `(parts, batch, ..., classes)`.
-        temperature: T, softens both; the factor T² keeps the size of the gradient.
+        temperature: float > 0.
 
     Returns:
         `(batch, ...)`.
@@ -50,22 +52,23 @@ def consistency_divergence(logits: Any, part_logits: Any, temperature: float) ->
 class OutputConsistency(Term):
     """Makes parts of the head predict what the whole head predicts.
 
-    A part keeps a random half of the D features h that the head reads, and predicts on its own through the head's own
-    kernel: z_p = (m_p ∘ h) W / (1 − rate) + b. On average over the masks the mean of the parts is z, the network's
-    own prediction. The loss is T² · mean_p KL( sg softmax(z / T) ‖ softmax(z_p / T) ).
+    A part is the head with dropout on its input features h: z_p = (m_p ∘ h) W / (1 − rate) + b, where m_p is a random
+    0/1 mask and W and b are the head's kernel and bias. The mean of z_p over all masks is z, the logits of the head.
+    The value is temperature² · mean over parts of KL( sg softmax(z / temperature) ‖ softmax(z_p / temperature) ); sg
+    stops the gradient.
 
-    The formula is this project's reading of the abstract of Fang & Lin (2021, arXiv 2105.09590). Its parts stand in
-    the place of the heads of Song & Chai (2018, arXiv 1805.11761), without a weight being added. The masks are those
-    of Multi-Sample Dropout (Inoue, 2019, arXiv 1905.09788) and SD-Dropout (Lee et al., 2022, arXiv 2208.05642).
+    The formula is this project's reading of the abstract of Fang & Lin (2021, arXiv 2105.09590). The parts replace the
+    heads of Song & Chai (2018, arXiv 1805.11761) and add no weights. The masks are those of Multi-Sample Dropout
+    (Inoue, 2019, arXiv 1905.09788) and SD-Dropout (Lee et al., 2022, arXiv 2208.05642).
 
-    Each sample counts as it does in the task loss: sample weights and class weights apply.
+    Sample weights and class weights apply as in the task loss.
 
     Args:
         weight: number >= 0 or schedule, see `Term`. Defaults to 0.1.
-        parts: number of parts that predict in a step, at least 1. Defaults to 2.
-        rate: share of the features that a part leaves out, in (0, 1). Defaults to 0.5.
-        temperature: T > 0; 1 for no softening. Defaults to 2.
-        output: name of the network's output that the head makes; needed when the network has several.
+        parts: integer >= 1. Number of parts at each step. Defaults to 2.
+        rate: float in (0, 1). Dropout rate of the features of a part. Defaults to 0.5.
+        temperature: float > 0. Softens both predictions; 1 leaves them unchanged. Defaults to 2.
+        output: name of the output whose head is read. Required if the network has several outputs.
         name: column in the history. Defaults to `"output_consistency"`.
         seed: integer seed of the masks, see `Term`.
     """
@@ -101,12 +104,12 @@ class OutputConsistency(Term):
         if regression and selection.head.activation == "linear":
             warnings.warn(
                 f"'{self.name}' reads the outputs of '{selection.head.path}' as logits of classes, but the loss is "
-                f"{loss!r}, a regression. Leave the term out: wrap(network, [...]) with the others.",
+                f"{loss!r}, a regression loss. Leave the term out: pass the other terms to wrap(network, [...]).",
                 stacklevel=3,
             )
 
     def _masks(self, batch: Any, size: int) -> Any:
-        """What the features are multiplied by, `(parts, batch, size)`."""
+        """Dropout masks, `(parts, batch, size)`: 0, or 1 / (1 − rate)."""
         uniform = keras.random.uniform((self.parts, batch, size), dtype="float32", seed=self.seed_generator)
         return ops.cast(uniform >= self.rate, "float32") / (1 - self.rate)
 

@@ -9,14 +9,14 @@ from keras import ops
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """`size` items cut into `count` blocks of `length`, as few as `limit` allows; zeros fill up the last items.
+    """Splits `size` items into the fewest blocks of at most `limit` items; zeros pad the last ones.
 
-    Block b has the items b, b + count, b + 2 · count, ... Two blocks drawn independently give every pair of items the
-    same chance.
+    Block b has the items b, b + count, b + 2 · count, ... Two independently drawn blocks contain every pair of items
+    with the same probability.
 
     Args:
         size: number of items.
-        limit: number of items that a block may have.
+        limit: largest number of items in a block.
     """
 
     size: int
@@ -32,7 +32,7 @@ class Blocks:
 
     @property
     def pair_weight(self) -> float:
-        """What a sum over the pairs of two drawn blocks is multiplied by to estimate the mean over all pairs."""
+        """The factor that turns a sum over the pairs of two blocks into an estimate of the mean over all pairs."""
         return self.count**2 / (self.size * (self.size - 1))
 
     def draw(self, uniform: Any) -> Any:
@@ -40,7 +40,7 @@ class Blocks:
         return draw_index(uniform, self.count)
 
     def items(self, index: Any) -> Any:
-        """Which items a block has, `(length,)`."""
+        """The items of a block, `(length,)`."""
         return index + self.count * ops.arange(self.length, dtype="int32")
 
     def take(self, values: Any, index: Any) -> Any:
@@ -69,10 +69,10 @@ def scale_gradient(values: Any, scale: float) -> Any:
 
 
 def pick(values: Any, axis: int, index: Any) -> Any:
-    """`values` at one index of an axis, which goes; the index may be drawn inside a compiled step.
+    """`values` at one index of an axis, which is removed; the index may be drawn inside a compiled step.
 
-    The gradient is a product with a one-hot vector, which the compiler fuses into what it is added to. A gather's own
-    gradient would be a buffer of the full size: 9% of the temporary memory of a ResNet-18 under XLA.
+    The gradient is a product with a one-hot vector, which the compiler can fuse. The gradient of a gather would need a
+    buffer of the full size: 9% of the temporary memory of a ResNet-18 under XLA.
     """
     shape = ops.shape(values)
     axis = axis % len(shape)
@@ -117,13 +117,13 @@ def _along(vector: Any, axis: int, rank: int) -> Any:
 
 
 def cosines(rows: Any, columns: Any, floor: Any = 1e-20) -> Any:
-    """Cosine of every pair of columns of two matrices; a column of zeros is at right angles to all.
+    """Cosine of every pair of columns of two matrices; 0 for a column of zeros.
 
     Args:
         rows: `(..., size, count)`.
         columns: `(..., size, other count)`.
-        floor: squared length that is added to that of every column, at least 1e-20: the gradient of a column of zeros
-            must not overflow.
+        floor: added to the squared length of every column, at least 1e-20: it keeps the gradient of a column of zeros
+            finite.
 
     Returns:
         `(..., count, other count)` in [−1, 1], float32.
@@ -137,16 +137,15 @@ def cosines(rows: Any, columns: Any, floor: Any = 1e-20) -> Any:
 
 
 def mean_over_pairs(values: Any, row_items: Any, column_items: Any, pair_weight: Any) -> Any:
-    """The mean over i != j of a value of pairs, estimated from two blocks of the items.
+    """The mean over i != j of the values of pairs, estimated from two blocks of items.
 
-    Averaged over all draws of the two blocks it equals the mean over all pairs exactly; pairs with a zero that fills
-    up the last items must have the value 0.
+    The estimate is unbiased if pairs with a padded item have the value 0.
 
     Args:
         values: `(..., length, length)`, the value of each pair.
-        row_items: `(..., length)`, which items the rows are.
-        column_items: `(..., length)`, which items the columns are.
-        pair_weight: `(...)`, that of the blocks.
+        row_items: `(..., length)`, the items of the rows.
+        column_items: `(..., length)`, the items of the columns.
+        pair_weight: `(...)`, from `Blocks`.
 
     Returns:
         `(...)`.

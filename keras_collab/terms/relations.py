@@ -1,4 +1,4 @@
-"""Relations between the samples of a batch: how similar each other sample is to a sample, for a layer."""
+"""Relations between the samples of a batch: how similar the other samples are to each sample, for a layer."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def pool(tap: Any, mask: Any = None) -> Any:
 
     Args:
         tap: the values.
-        mask: `(batch, positions...)`, true for the positions that count; None for all.
+        mask: `(batch, positions...)`, true for valid positions; None if all are valid.
     """
     axes = tuple(range(1, len(tap.shape) - 1))
     tap = ops.cast(tap, "float32")
@@ -31,11 +31,11 @@ def centre(features: Any) -> Any:
 
 
 def log_relations(features: Any, temperature: float) -> Any:
-    """How similar sample j is to sample i for a layer, a distribution over j: log row softmax of u uᵀ / τ, i ≠ j.
+    """The log of the relations of a layer: row i is the log softmax over j != i of cosine(i, j) / temperature.
 
     Args:
-        features: `(batch, channels)`; centred and L2-normalised here, so that their scale does not matter.
-        temperature: τ.
+        features: `(batch, channels)`; centred over the batch before the cosines are taken.
+        temperature: float > 0.
 
     Returns:
         `(batch, batch)`, about −1e9 on the diagonal.

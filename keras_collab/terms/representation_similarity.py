@@ -1,4 +1,4 @@
-"""Similarity of representations: the channels of a layer do not repeat each other."""
+"""Similarity of representations: a penalty on channels of a layer that repeat each other."""
 
 import math
 from typing import Any
@@ -26,12 +26,12 @@ _ENOUGH_ROWS = 64
 
 
 def squared_correlations(rows: Any, columns: Any, counts: Any = None) -> Any:
-    """R² of every pair of channels, 0 for dead channels.
+    """Squared correlation of every pair of channels; 0 for dead (constant) channels.
 
     Args:
         rows: `(positions, channels)`, any float dtype.
         columns: `(positions, other channels)`.
-        counts: `(positions, 1)`, 1 for the positions that count and 0 for the others; None for all.
+        counts: `(positions, 1)`, 1 for valid positions and 0 for masked ones; None if all are valid.
 
     Returns:
         `(channels, other channels)` in [0, 1], float32.
@@ -42,10 +42,10 @@ def squared_correlations(rows: Any, columns: Any, counts: Any = None) -> Any:
 
 
 def _centred(columns: Any, counts: Any) -> tuple[Any, Any]:
-    """Columns less their means, and the squared length below which one counts as dead.
+    """Columns less their means, and the squared length below which a column counts as dead.
 
-    The means are constants to the gradient, which is exact all the same: a product of centred columns has no gradient
-    towards their means. What is constant but for the rounding of its mean is dead too.
+    The means get no gradient. The result is exact: the gradient of a product of centred columns towards their means is
+    0. A column that varies only by the rounding of its mean is dead too.
     """
     columns = ops.cast(columns, "float32")
     if counts is None:
@@ -61,13 +61,13 @@ def _centred(columns: Any, counts: Any) -> tuple[Any, Any]:
 
 
 def representation_similarity(tap: Any) -> Any:
-    """Mean over i != j of the squared correlation of channels i and j, over samples and positions.
+    """Mean over i != j of the squared correlation of channels i and j, taken over samples and positions.
 
     Args:
         tap: `(batch, positions..., channels)`.
 
     Returns:
-        A float32 scalar in [0, 1]; N independent positions give about 1 / (N − 1), not 0.
+        A float32 scalar in [0, 1]. Independent channels give about 1 / (N − 1) for N = batch · positions.
     """
     flat = ops.reshape(tap, (-1, tap.shape[-1]))
     return mean_over_all_pairs(squared_correlations(flat, flat))
@@ -75,25 +75,25 @@ def representation_similarity(tap: Any) -> Any:
 
 @keras.saving.register_keras_serializable("keras_collab")
 class RepresentationSimilarity(Term):
-    """Makes the channels of a layer carry different things: penalises their squared correlation.
+    """Decorrelates the channels of a layer: penalises their squared correlation.
 
-    X = the tap as (positions, channels), centred and scaled by channel; R = XᵀX / N. The loss is the mean over taps
-    and over i != j of R_ij². It is free of scale: smaller activations do not lower it, as they lower the covariance of
-    DeCov (Cogswell et al., 2016, arXiv 1511.06068).
+    X is the tap as N rows of channels, N = batch · positions, each channel standardised; R = XᵀX / N is the
+    correlation matrix. The value is the mean over taps and over i != j of R_ij². It is scale-invariant: smaller
+    activations do not lower it. They do lower the covariance of DeCov (Cogswell et al., 2016, arXiv 1511.06068).
 
     The formula is this project's reading of the abstract of Fang & Lin (2021, arXiv 2105.09590). Each step takes a
-    grid of positions with a random offset and two random blocks of channels, and moves the first block. On average
-    over the draws of channels value and gradient are those of all pairs. An estimate from fewer than 65 positions
-    counts by their number.
+    grid of positions with a random offset and two random blocks of channels. Only the first block gets a gradient; in
+    expectation over the blocks, value and gradient equal those of all pairs. With N < 65 rows the value is multiplied
+    by (N − 1) / 64, since few rows correlate by chance.
 
-    All samples count alike: sample weights do not apply.
+    Sample weights do not apply.
 
     Args:
         weight: number >= 0 or schedule, see `Term`. Defaults to 10.
         layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
             stage. Defaults to `"auto"`.
-        max_positions: number of positions of a sample that a step takes, at most. Defaults to 4.
-        max_channels: number of channels in a block, at most. Defaults to 32.
+        max_positions: integer >= 1. Largest number of positions taken from a sample. Defaults to 4.
+        max_channels: integer >= 2. Largest number of channels in a block. Defaults to 32.
         name: column in the history. Defaults to `"representation_similarity"`.
         seed: integer seed of the draws, see `Term`.
     """
@@ -154,11 +154,11 @@ class RepresentationSimilarity(Term):
 
 
 def position_grid(sizes: tuple[int, ...], max_positions: int) -> list[tuple[int, int]]:
-    """For each axis of positions how many are taken, and how far apart.
+    """The number of positions to take along each axis, and their stride.
 
     Args:
         sizes: lengths of the axes.
-        max_positions: number of positions to take in all, at most.
+        max_positions: largest number of positions to take in all.
     """
     a_side = max(1, math.floor(max_positions ** (1 / max(1, len(sizes))) + 1e-9))
     grid = []
@@ -171,13 +171,13 @@ def position_grid(sizes: tuple[int, ...], max_positions: int) -> list[tuple[int,
 def sample_positions(tap: Any, max_positions: int, draws: Any) -> Any:
     """A regular grid of positions with a random offset, `(positions of all samples, channels)`.
 
-    Where sizes are not known before the step, all positions are taken.
+    If an axis has no static size, all positions are taken.
 
     Args:
         tap: `(batch, positions..., channels)`.
-        max_positions: number of positions of a sample, at most.
-        draws: `(2, axes of positions)`, uniform numbers in [0, 1): for the offset of the grid's positions, and for
-            where a grid that does not fill the map begins.
+        max_positions: largest number of positions taken from a sample.
+        draws: `(2, axes of positions)`, uniform numbers in [0, 1): one row for the offset within a stride, one for the
+            start of a grid that does not fill the map.
     """
     sizes = tap.shape[1:-1]
     if None not in sizes:
@@ -188,7 +188,7 @@ def sample_positions(tap: Any, max_positions: int, draws: Any) -> Any:
 
 
 def _every(tap: Any, axis: int, stride: int, uniform: Any) -> Any:
-    """Every `stride`-th value along an axis, from a drawn one on."""
+    """Every `stride`-th value along an axis, with a random offset."""
     if stride == 1:
         return tap
     shape = ops.shape(tap)

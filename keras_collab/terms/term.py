@@ -1,4 +1,4 @@
-"""What the four terms have in common, and what a user writes to add a fifth."""
+"""The base class of all terms, and what a term receives at a training step."""
 
 import dataclasses
 import math
@@ -28,16 +28,16 @@ _DRAWS_A_STEP = 256
 
 @dataclasses.dataclass(frozen=True)
 class StepTensors:
-    """The tensors that a term asked for, at the current training step.
+    """What a term receives at a training step: the tensors that its `select` asked for.
 
     Attributes:
-        taps: one tensor a tap, `(batch, positions..., channels)`, in the network's own precision.
-        masks: one mask a tap, `(batch, positions...)`, true for the positions that count; None where all do.
+        taps: one tensor for each tap, `(batch, positions..., channels)`, in the dtype of the layer's output.
+        masks: one mask for each tap, `(batch, positions...)`, true for valid positions; None without a mask.
         head: features, kernel, bias and logits of the classifier in float32 (`HeadValues`), or None.
-        kernels: the kernels that train; `kernel.read()` gives their filters.
-        outputs: the network's outputs.
-        y: the labels as `fit` was given them.
-        sample_weight: sample weights, multiplied by class weights, or None.
+        kernels: the trainable kernels; `kernel.read()` returns their filters.
+        outputs: the outputs of the network.
+        y: the labels, as passed to `fit`.
+        sample_weight: sample weights multiplied by class weights, or None.
     """
 
     taps: tuple[Any, ...]
@@ -50,24 +50,24 @@ class StepTensors:
 
     @property
     def labels(self) -> Any:
-        """The labels of the head as distributions, of the shape of `head.logits`."""
+        """The labels as distributions over classes, in the shape of `head.logits`."""
         if self.head is None:
-            raise ValueError("tensors.labels belong to a head: ask for it in select(), Selection(head=network.head()).")
+            raise ValueError("tensors.labels needs a head: select() must return Selection(head=network.head()).")
         y = ops.convert_to_tensor(pick_output(self.y, self.head.head))
         check_labels(self.head.head, y.shape)
         return self.head.head.label_distributions(y)
 
     def mean_over_samples(self, values: Any) -> Any:
-        """The mean of values, weighted as the task loss of the head (or of the only output) weighs them.
+        """The mean over samples, with the same sample weights and class weights as the task loss.
 
         Args:
-            values: `(batch,)`, or `(batch, labels)` for one value a label.
+            values: `(batch,)`, or `(batch, labels)` with one value for each label.
         """
         return weighted_mean(values, pick_output(self.sample_weight, self.head and self.head.head))
 
 
 def weighted_mean(values: Any, sample_weight: Any) -> Any:
-    """The mean of values times their weights, as Keras' losses take it.
+    """The mean of `values · sample_weight` over all values, the reduction of Keras' losses.
 
     Args:
         values: `(batch,)`, or `(batch, labels)`.
@@ -85,22 +85,32 @@ def weighted_mean(values: Any, sample_weight: Any) -> Any:
 class Term(keras.layers.Layer):
     """A term that is added to the training loss of a network; subclass it to write your own.
 
-    A subclass says in `select` what it reads, once, when a network is wrapped. In `call` it turns the tensors of a
-    training step into one float32 scalar. The total loss is the task's loss plus `weight` times that scalar.
-
-    Attributes:
-        selection: what the term reads of its network; empty before the network is wrapped.
+    A subclass implements two methods. `select` is called once, when a network is wrapped, and returns what the term
+    reads. `call` is called at each training step and returns the term's value, a float32 scalar. The total loss is
+    the task loss plus `weight · value`.
 
     Args:
-        weight: what the term is multiplied by: a number >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or
-            another function of the training step. A number may be assigned at any time; it replaces a schedule.
-        name: the term's column in the history. Defaults to the class name in snake_case.
-        seed: integer seed (>= 0, < 2³¹) of the term's random draws, which follow from this seed and the training
-            step alone. Defaults to one that follows from `keras.utils.set_random_seed`.
+        weight: number >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or another function of the training
+            step. A number can be assigned at any time, also in place of a schedule. Defaults to 1.
+        name: string, the term's column in the history. Defaults to the class name in snake_case.
+        seed: integer in [0, 2³¹). The term's random draws depend on it and on the training step only. Defaults to a
+            seed derived from `keras.utils.set_random_seed`.
+
+    Attributes:
+        selection: what the term reads; empty until a network is wrapped.
 
     Raises:
-        ValueError: if the weight is negative or not finite.
-        TypeError: if the weight is neither a number nor a schedule, or the name is no string.
+        ValueError: if the weight is negative or not finite, or the seed is out of range.
+        TypeError: if the weight is neither a number nor a schedule, or the name is not a string.
+
+    >>> class SmallLogits(keras_collab.Term):
+    ...     def select(self, network):
+    ...         return keras_collab.Selection(head=network.head())
+    ...
+    ...     def call(self, tensors):
+    ...         return tensors.mean_over_samples(keras.ops.mean(tensors.head.logits**2, axis=-1))
+    >>> list(keras_collab.wrap(network, [SmallLogits(0.01)]).terms)
+    ['small_logits']
     """
 
     def __init__(self, weight: Weight = 1.0, *, name: str | None = None, seed: int | None = None):
@@ -114,24 +124,21 @@ class Term(keras.layers.Layer):
         self.selection = Selection()
 
     def select(self, network: NetworkReader) -> Selection:
-        """The taps, the head and the kernels that the term reads, as a `Selection`.
-
-        Called once, when a network is wrapped. The default reads the outputs and the labels only.
-        """
+        """Returns what the term reads besides the outputs and the labels; by default nothing."""
         return Selection()
 
     def call(self, tensors: StepTensors) -> Any:
-        """The value of the term at one training step, a float32 scalar."""
+        """Returns the value of the term at a training step, a float32 scalar."""
         raise NotImplementedError(f"{type(self).__name__} must implement call(tensors).")
 
     def check_labels(self, selection: Selection, y: Any) -> None:
-        """Raises if the term cannot use labels like these. Called before the first step is compiled."""
+        """Override it to raise an error for labels that the term cannot use. Called before the first step."""
 
     def check_loss(self, selection: Selection, loss: Any) -> None:
-        """Warns if the term does not fit the loss given to `compile`. Called by `compile`."""
+        """Override it to warn of a loss that the term does not fit. Called by `compile`."""
 
     def attach(self, selection: Selection) -> None:
-        """Makes the term part of a model: what it reads there is settled, and its weight becomes a variable."""
+        """Stores what the term reads in a network and creates the term's variables. Called by `wrap`."""
         self.selection = selection
         schedule, number = _split_weight(self._weight_setting)
         self._weight = self.add_weight(
@@ -150,7 +157,7 @@ class Term(keras.layers.Layer):
         self.built = True
 
     def track(self, value: Any, weight: Any, batch: Any) -> None:
-        """Adds a step to the columns of the history; every sample of an epoch counts once."""
+        """Adds a step to the term's columns of the history, which are means over the samples of an epoch."""
         self.value_tracker.update_state(value, sample_weight=batch)
         if self.weight_tracker is not None:
             self.weight_tracker.update_state(weight, sample_weight=batch)
@@ -162,7 +169,7 @@ class Term(keras.layers.Layer):
 
     @property
     def weight(self) -> Weight:
-        """The number or schedule that the term is multiplied by. Assign a number to change it at once."""
+        """The factor of the value in the total loss, a number or a schedule. An assigned number applies at once."""
         if not self.built or (callable(self._weight_setting) and _read(self, self._on_schedule)):
             return self._weight_setting
         number = float(_read(self, self._weight))
@@ -189,7 +196,7 @@ class Term(keras.layers.Layer):
         self._on_schedule.assign(0)
 
     def weight_at(self, step: Any) -> Any:
-        """The weight at a training step (an integer scalar), computed inside the compiled step."""
+        """The weight at training step `step`, an integer scalar; called inside the compiled step."""
         number = ops.convert_to_tensor(self._weight)
         if not callable(self._weight_setting):
             return number
@@ -197,14 +204,14 @@ class Term(keras.layers.Layer):
         return ops.where(ops.convert_to_tensor(self._on_schedule) > 0, scheduled, number)
 
     def draw_at(self, step: Any) -> None:
-        """Sets the random generator to the step, so that a resumed training draws what it would have drawn."""
+        """Seeds the random generator with the step, so that a resumed training makes the same draws."""
         state = self.seed_generator.state
         # torch adds the two numbers of a state (Keras 3.15): seeds 0 and 1 must lie far apart.
         seed = ops.convert_to_tensor(self.seed * 2654435761 % 2**31, dtype=state.dtype)
         state.assign(ops.stack([seed, ops.cast(step, state.dtype) * _DRAWS_A_STEP]))
 
     def layers_config(self, layers: Any) -> Any:
-        """`layers=` as it can be saved: patterns and functions are replaced by the layers they chose."""
+        """The value of `layers` for `get_config`: once wrapped, the paths of the layers that it chose."""
         if isinstance(layers, list | tuple):
             return list(layers)
         if self.built and layers != "auto":
@@ -255,7 +262,7 @@ def _checked_weight(name: str, weight: Any) -> Weight:
 
 
 def _try_schedule(name: str, schedule: Any, step: int) -> None:
-    """Calls the schedule once, so that it fails here and not inside a compiled step."""
+    """Calls the schedule once: an error inside a compiled step would come late."""
     try:
         value = float(ops.convert_to_numpy(schedule(ops.convert_to_tensor(step, dtype="int32"))))
     except Exception as error:
@@ -283,7 +290,7 @@ def _serialized_weight(name: str, weight: Any) -> Any:
 
 
 def _seed_for(name: str) -> int:
-    """A seed that follows from the global one without consuming it, so that wrapping disturbs no other draw."""
+    """A seed derived from the global one without advancing it, so that wrapping changes no other random draw."""
     generator = random.Random()
     generator.setstate(random.getstate())
     return (generator.getrandbits(31) ^ zlib.crc32(name.encode())) & 0x7FFFFFFF
