@@ -1,4 +1,4 @@
-"""keras_collab: the parts of one Keras network teach each other while it trains."""
+"""keras_collab: loss terms by which the parts of one Keras network teach each other while it trains."""
 
 from keras_collab import baselines, callbacks, datasets, label_noise, models, recipes, schedules
 from keras_collab.collab_model import CollabModel, wrap

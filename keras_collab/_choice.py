@@ -1,4 +1,4 @@
-"""Which terms a network is wrapped with, and what they read in it."""
+"""The terms that a network is wrapped with, and what they read in it."""
 
 import warnings
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ def checked_terms(terms: Any) -> list[Term]:
             )
         if term.built:
             raise ValueError(
-                f"Term '{term.name}' is already part of a model and holds that model's weight and draws. Make a new "
-                f"one: {type(term).__name__}.from_config(term.get_config())."
+                f"Term '{term.name}' is already part of a model and holds its state. Make a new one: "
+                f"{type(term).__name__}.from_config(term.get_config())."
             )
         if {term.name, f"{term.name}_weight"} & columns:
             raise ValueError(
@@ -52,7 +52,7 @@ def checked_terms(terms: Any) -> list[Term]:
 
 
 def select_default(reader: NetworkReader) -> tuple[list[Term], list[Selection]]:
-    """The default terms that the network can carry, and what they read; warns once about the others."""
+    """The default terms that fit the network, and what they read; warns once about the others."""
     terms, selections, left_out = [], [], []
     for term in gentle():
         try:
@@ -61,9 +61,9 @@ def select_default(reader: NetworkReader) -> tuple[list[Term], list[Selection]]:
         except ValueError as error:
             left_out.append(f"'{term.name}': {error}")
     if not terms:
-        raise ValueError("None of the default terms can read this network.\n" + "\n".join(left_out))
+        raise ValueError("None of the default terms fits this network.\n" + "\n".join(left_out))
     if left_out:
-        warnings.warn("Terms that this network cannot carry are left out.\n" + "\n".join(left_out), stacklevel=4)
+        warnings.warn("Default terms that do not fit this network are left out.\n" + "\n".join(left_out), stacklevel=4)
     return terms, selections
 
 

@@ -37,6 +37,6 @@ def write_error(path: Path, error: Exception) -> OSError:
     """One message for whatever kept a file from being written."""
     reason = getattr(error, "strerror", None) or str(error)
     return OSError(
-        f"{path} could not be written: {reason}. What was written before is whole. Make room, or choose a folder that "
-        "can be written to, and start again."
+        f"{path} could not be written: {reason}. Earlier files are intact. Make room, or choose a folder that you can "
+        "write to, and start again."
     )

@@ -1,8 +1,8 @@
-"""What the terms are measured against: multi-head training, R-Drop, and exits that only training has.
+"""Baselines for the terms: multi-head training, R-Drop, and exits that exist in training only.
 
-Each trains a network through a larger graph, of which only the network is kept: `unwrap()`. They cost what they cost:
-heads and exits have weights of their own, R-Drop a second pass. The loss given to `compile` is not used for training,
-these methods bring their own; it is what `evaluate` shows.
+Each trains a network inside a larger model, of which `unwrap()` keeps the network. Heads and exits have weights of
+their own; R-Drop takes a second forward pass. Training uses the loss of the method, on logits; the loss given to
+`compile` is that of `evaluate`.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ def cross_entropy(labels: Any, logits: Any) -> Any:
 
 @keras.saving.register_keras_serializable("keras_collab")
 class ScaleGradient(keras.layers.Layer):
-    """The identity, whose gradient is multiplied by `scale`."""
+    """The identity, with a gradient that is multiplied by `scale`."""
 
     def __init__(self, scale: float, **kwargs: Any):
         super().__init__(**kwargs)
@@ -59,10 +59,12 @@ class _Logits(keras.layers.Layer):
 
 
 class Baseline(keras.Model):
-    """A network that is trained through `training_graph`, a model from its inputs to a list, the head's logits first.
+    """The base class of the baselines: trains a network through `training_graph`, a larger model.
+
+    The outputs of `training_graph` are a list, which begins with the logits of the network's head.
 
     Args:
-        network: a Functional or built Sequential model that ends in a Dense layer.
+        network: a Functional or built Sequential model that ends in a Dense layer with one output for each class.
     """
 
     def __init__(self, network: keras.Model, name: str | None = None):
@@ -82,7 +84,7 @@ class Baseline(keras.Model):
         self.built = True
 
     def build_training_graph(self) -> keras.Model:
-        """The model that training runs, sharing the network's layers; made once."""
+        """Returns the model that training runs, which shares the network's layers. Called once."""
         raise NotImplementedError
 
     def loss_of(self, labels: Any, logits: Sequence[Any]) -> Any:
@@ -90,21 +92,21 @@ class Baseline(keras.Model):
 
         Args:
             labels: `(batch, classes)`, distributions.
-            logits: what `training_graph` gave: logits, and what else the loss needs.
+            logits: outputs of `training_graph`: logits, and what else the loss needs.
         """
         raise NotImplementedError
 
     def network_output(self, logits: Sequence[Any]) -> Any:
-        """The network's own output for the metrics, from the logits."""
+        """The output of the network, for the metrics, computed from its logits."""
         return logits[0] if self.head.activation == "linear" else ops.softmax(logits[0])
 
     @property
     def added_parameters(self) -> int:
-        """Weights that training has and the network has not."""
+        """Number of weights that exist in training only."""
         return self.count_params() - self.network.count_params()
 
     def unwrap(self) -> keras.Model:
-        """The network itself."""
+        """Returns the network."""
         return self.network
 
     def train_step(self, *args, **kwargs):
@@ -119,7 +121,7 @@ class Baseline(keras.Model):
         return self.network_output(step.taps)
 
     def run_training_graph(self, inputs: Any, training: Any) -> Any:
-        """The logits of the training graph, and what else the loss needs."""
+        """Returns the logits of the training graph, and what else the loss needs."""
         return self.training_graph(inputs, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -135,21 +137,21 @@ class Baseline(keras.Model):
 
 
 class MultiHead(Baseline):
-    """Collaborative learning with several heads (Song & Chai, 2018, arXiv 1805.11761).
+    """Trains several heads that learn from each other (Song & Chai, 2018, arXiv 1805.11761).
 
-    The layers after a split exist several times, each with weights of its own; the layers before are shared. Head h
-    learns from the labels and from the consensus of the others, the mean of their logits:
-    L_h = β CE(y, z_h) + (1 − β) CE(sg softmax(mean_j≠h z_j / T), softmax(z_h / T)); the total is the sum over heads.
-    At each split the gradient is divided by the number of branches (intermediate-level representation sharing), so
-    that the shared layers see the mean of the heads' gradients. The first head is the network's own and is kept.
+    Each split continues the network in several branches, whose layers have weights of their own; the layers before it
+    are shared. Head h learns from the labels and from the mean logits of the other heads:
+    L_h = hard_share · CE(y, z_h) + (1 − hard_share) · CE(sg softmax(mean_j≠h z_j / temperature),
+    softmax(z_h / temperature)). The loss is the sum over heads. Each split divides the gradient by `branches`, so that
+    the shared layers get the mean of the heads' gradients. The first head is that of the network.
 
     Args:
-        network: what to train; it ends in a Dense layer.
-        splits: names of the layers after which it branches, from the input on; or their number, for the ends of the
-            stages before the last. Defaults to 1.
-        branches: how many branches a split makes; `branches ** len(splits)` is the number of heads. Defaults to 2.
-        hard_share: β, in (0, 1]. Defaults to 0.5.
-        temperature: T > 0. Defaults to 2.
+        network: network to train; it ends in a Dense layer.
+        splits: names of the layers to split after, in the order of the network; or an integer n >= 1, which splits
+            after each of the n stages before the last. Defaults to 1.
+        branches: integer >= 2. Branches of each split; there are `branches ** len(splits)` heads. Defaults to 2.
+        hard_share: float in (0, 1]. Weight of the labels. Defaults to 0.5.
+        temperature: float > 0. Defaults to 2.
     """
 
     def __init__(
@@ -210,13 +212,14 @@ class MultiHead(Baseline):
 
 
 class RDrop(Baseline):
-    """R-Drop (Liang et al., 2021, arXiv 2106.14448): two passes with different dropout masks must agree.
+    """Makes two forward passes with different dropout masks agree (R-Drop, Liang et al., 2021, arXiv 2106.14448).
 
-    L = mean of both cross-entropies + weight · (KL(p₁‖p₂) + KL(p₂‖p₁)) / 2, with the batch sent through twice at once.
+    L = mean of both cross-entropies + weight · (KL(p₁‖p₂) + KL(p₂‖p₁)) / 2. The two passes are one pass over the batch
+    concatenated with itself.
 
     Args:
-        network: what to train; it has a Dropout layer and ends in a Dense layer.
-        weight: α >= 0. Defaults to 0.3.
+        network: network to train; it has one input and a Dropout layer, and ends in a Dense layer.
+        weight: float >= 0. Defaults to 0.3.
     """
 
     def __init__(self, network: keras.Model, weight: float = 0.3, *, name: str | None = None):
@@ -247,21 +250,23 @@ class RDrop(Baseline):
 
 
 class Exits(Baseline):
-    """Training-only exits (Be Your Own Teacher, Zhang et al., 2019, arXiv 1905.08094).
+    """Trains a classifier on each stage, in training only (Be Your Own Teacher, Zhang et al., 2019, arXiv 1905.08094).
 
-    Each stage but the last gets a classifier of its own, which learns from the labels and from the network's own
-    prediction: L = CE(y, z) + Σ_l (1 − α) CE(y, z_l) + α T² KL(sg p_T ‖ p_l,T). The cheapest exit is global average
-    pooling and a Dense layer. The original has a bottleneck of three convolutions before the pooling, down to the
-    positions and up to the features of the head, and brings its features f_l near the head's: + λ ‖f_l − sg f‖².
+    These exits learn from the labels and from the prediction of the network:
+    L = CE(y, z) + Σ_l [ (1 − soft_share) · CE(y, z_l) + soft_share · temperature² · KL(sg p ‖ p_l) ], where p and p_l
+    are softmaxes of z / temperature and z_l / temperature. An exit is global average pooling and a Dense layer. The
+    exits of the paper have a bottleneck before the pooling: three convolutions that reduce the positions to about
+    those of the last stage and give as many features f_l as the features f of the head; the loss then adds
+    hint_weight · ‖f_l − sg f‖².
 
     Args:
-        network: what to train; it ends in a Dense layer.
-        layers: the layers that get an exit, or `"auto"`: the end of each stage but the last.
-        soft_share: α, in [0, 1]. Defaults to 0.3.
-        temperature: T > 0. Defaults to 3.
-        bottleneck: whether exits are the original's. Defaults to False.
-        hint_weight: λ >= 0, of the exits with a bottleneck. Defaults to 1e-4, near the 1e-6 for the sum over a batch of
-            128 that public reimplementations use.
+        network: network to train; it ends in a Dense layer.
+        layers: layers that get an exit, or `"auto"`: the end of each stage but the last. Defaults to `"auto"`.
+        soft_share: float in [0, 1]. Weight of the network's prediction against the labels. Defaults to 0.3.
+        temperature: float > 0. Defaults to 3.
+        bottleneck: whether exits have the paper's bottleneck. Defaults to False.
+        hint_weight: float >= 0, unused without a bottleneck. Defaults to 1e-4; public reimplementations use 1e-6 on
+            the sum over a batch of 128.
     """
 
     def __init__(

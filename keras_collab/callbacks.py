@@ -1,4 +1,4 @@
-"""A callback that keeps a training safe from interruptions."""
+"""A callback that lets training resume after an interruption."""
 
 import json
 import shutil
@@ -16,31 +16,31 @@ _ENTRY = "keras_collab_backup"
 
 
 class Backup(keras.callbacks.Callback):
-    """Lets `fit` go on after an interruption at any moment, a kill or a power cut included.
+    """Lets `fit` resume after an interruption at any moment, including a kill and a power cut.
 
-    After each epoch weights, optimizer, random state, history and the number of the epoch are written into one file,
-    beside the last one, whose place it takes once it is whole. So there is always a whole one, and at most the epoch
-    under way is lost. Keras' BackupAndRestore (Keras 3.15) writes over the file that it would restore, and keeps the
-    epoch in another one: a kill at the wrong moment costs the training.
+    After each epoch, the callback saves weights, optimizer, random state, history and epoch number to one file. A new
+    file replaces the old one only once it is complete, so at most the current epoch is lost. Keras' BackupAndRestore
+    (Keras 3.15) overwrites the file that it would restore and keeps the epoch number in another one: a kill at the
+    wrong moment loses the training.
 
-    The same `fit` with the same path goes on after the last whole epoch. The file stays after training, since the
-    process may end before its result is saved: delete it when that is done, or a later `fit` finds nothing to do. The
-    order of the batches is up to the data; other callbacks, such as `EarlyStopping`, begin anew.
+    To resume, call the same `fit` with the same path. The file stays after training; delete it once the result is
+    saved, or a later `fit` has nothing to do. The order of batches and the state of other callbacks, such as
+    `EarlyStopping`, are not restored.
 
     Works for wrapped and for plain models, which must be built and compiled.
 
     Args:
-        path: the file, whose name ends in `.weights.h5`. Its folder is made if need be. One file belongs to one
-            training.
+        path: file whose name ends in `.weights.h5`, one for each training. Its folder is created if needed.
 
     Attributes:
-        epoch: whole epochs so far, also those before the interruption.
-        history: what `fit` returns as its history, of all these epochs: one list a column. NaN for an epoch that lacks
-            a column, as those without validation do.
+        epoch: number of complete epochs, including those before the interruption.
+        history: dict of lists, the history of all these epochs; NaN for an epoch without that column, for instance
+            without validation.
 
     Raises:
-        ValueError: if the name ends otherwise, or at the start of `fit` if the file is not of this model.
-        OSError: at the start of `fit`, or after an epoch, if the file cannot be written; the last whole one stays.
+        ValueError: if the name has another ending; at the start of `fit`, if the model is not built or the file belongs
+            to another model.
+        OSError: at the start of `fit` or after an epoch, if the file cannot be written; the last complete file is kept.
 
     >>> model.fit(train, epochs=100, callbacks=[keras_collab.callbacks.Backup("run/backup.weights.h5")])
     """
@@ -59,7 +59,7 @@ class Backup(keras.callbacks.Callback):
         model = self.model
         if not model.built:
             raise ValueError(
-                f"Backup needs a model that is built. Received: {model.name!r}; call it on a batch before."
+                f"Backup needs a built model. Received: {model.name!r}, which is not. Call it on a batch first."
             )
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
@@ -115,7 +115,7 @@ class Backup(keras.callbacks.Callback):
             raise self._unfit(str(error)) from error
         if _ENTRY not in file:
             file.close()
-            raise self._unfit("it has weights, but no epoch")
+            raise self._unfit("it has weights, but no epoch number")
         return file
 
     def _unfit(self, reason: str) -> ValueError:
@@ -135,7 +135,7 @@ class Backup(keras.callbacks.Callback):
         return [variable for variable in self.model.variables if id(variable) not in saved]
 
     def _check_room(self) -> None:
-        """There are two files for a moment, the last whole one and the next."""
+        """For a moment there are two files, the last complete one and the next."""
         size, free = self.path.stat().st_size, shutil.disk_usage(self.path.parent).free
         if free < size:
             raise write_error(self.path, OSError(f"{size:,} bytes are needed, {free:,} are free"))

@@ -52,20 +52,20 @@ def _tensors_of(selection: Selection) -> list[keras.KerasTensor]:
 
 
 def wrap(network: keras.Model, terms: Sequence[Term] | None = None, *, name: str | None = None) -> "CollabModel":
-    """Makes a network train with terms by which its own parts teach each other.
+    """Adds terms to the training loss of a network, by which its parts teach each other.
 
     Args:
-        network: a Functional or built Sequential model. Its layers and weights are used as they are, never copied.
-        terms: terms to add to its loss. Defaults to those of `keras_collab.recipes.gentle()` that the network can
-            carry; a warning names the others.
+        network: a Functional or built Sequential model. Its layers and weights are shared, not copied.
+        terms: list of `Term` objects. Defaults to `keras_collab.recipes.gentle()`, without the terms that do not fit
+            the network; a warning names these.
         name: name of the wrapped model. Defaults to that of the network.
 
     Returns:
-        A `CollabModel`, to be compiled, fitted, evaluated and saved like any Keras model.
+        A `CollabModel`, which you compile, fit, evaluate and save like any Keras model.
 
     Raises:
-        ValueError, TypeError: if the network has no graph of layers, or a term finds nothing to read in it; the message
-            says what was received, what was expected and how to mend it. The network is as it was.
+        TypeError: if `network` is not a model, or `terms` is not a list of terms.
+        ValueError: if the network is subclassed, not built or already wrapped, or a term finds nothing to read in it.
 
     >>> network = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3), classes=10)
     >>> model = keras_collab.wrap(network)
@@ -77,11 +77,11 @@ def wrap(network: keras.Model, terms: Sequence[Term] | None = None, *, name: str
 
 @keras.saving.register_keras_serializable("keras_collab")
 class CollabModel(keras.Model):
-    """A network whose parts teach each other while it trains; made by `wrap`.
+    """A network with terms in its training loss; made by `wrap`.
 
-    `fit` adds `weight · value` of every term to the loss of the network. `evaluate`, `predict`, `export` and `unwrap`
-    are those of the network itself. The history has `loss` (the total), `task_loss` (without terms, regularizers and
-    `add_loss`), one column of raw values a term, and `<term>_weight` for a scheduled weight.
+    `fit` adds `weight · value` of every term to the loss of the network. `evaluate`, `predict` and `export` are those
+    of the network itself. The history has `loss` (the total), `task_loss` (without terms, regularizers and
+    `add_loss`), for each term a column of its values before weighting, and `<term>_weight` for a scheduled weight.
 
     Args:
         network: a Functional or built Sequential model.
@@ -116,16 +116,16 @@ class CollabModel(keras.Model):
 
     @property
     def network(self) -> keras.Model:
-        """The wrapped network, the very object that was given."""
+        """The network that was wrapped, the same object."""
         return self._internals.network
 
     @property
     def terms(self) -> dict[str, Term]:
-        """The terms by name. `model.terms["kernel_similarity"].weight = 0.5` takes effect at once."""
+        """The terms by name. A new weight applies at once: `model.terms["kernel_similarity"].weight = 0.5`."""
         return {term.name: term for term in self._terms}
 
     def unwrap(self) -> keras.Model:
-        """The network itself, trained, without the terms. Its files load where keras_collab is not installed."""
+        """Returns the network without the terms. Its saved files load where keras_collab is not installed."""
         return self.network
 
     # Training: one forward pass through the tapped network, whose outputs go through Keras' own loss.
@@ -182,14 +182,14 @@ class CollabModel(keras.Model):
         return total
 
     def loss_and_terms(self, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, dict[str, Any]]:
-        """The total loss of a batch in training, and the value of each term: for training loops of your own.
+        """Computes the total training loss of a batch and the value of each term, for a custom training loop.
 
-        The model must be compiled with a loss. On JAX call it inside a `keras.StatelessScope`.
+        The model must be compiled with a loss. On JAX, call this inside a `keras.StatelessScope`.
 
         Args:
             x: inputs, `(batch, ...)`.
-            y: labels, as `fit` takes them.
-            sample_weight: sample weights, `(batch,)`.
+            y: labels, as in `fit`.
+            sample_weight: sample weights, `(batch,)`. Defaults to None.
 
         Returns:
             The total loss, a scalar, and a dict from the name of each term to its value, a float32 scalar.
@@ -200,11 +200,11 @@ class CollabModel(keras.Model):
         return total, step.values
 
     def task_total(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
-        """The loss of the network alone, with regularizers and add_loss."""
+        """The loss without the terms: the compiled loss, regularizers and `add_loss`."""
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def _task_loss(self, total: Any) -> Any:
-        """The loss without regularizers and add_loss, and without the scaling of a distribution strategy."""
+        """The compiled loss alone: without regularizers, `add_loss` and the scaling of a distribution strategy."""
         for loss in self.losses:
             total = total - self._aggregate_additional_loss(loss)
         return total / self._aggregate_additional_loss(ops.ones((), dtype=total.dtype))
@@ -230,7 +230,7 @@ class CollabModel(keras.Model):
         return term(tensors=tensors)
 
     def _training_selections(self) -> list[Selection]:
-        """What each term reads, without what nothing that trains can change. Settled anew by `compile`."""
+        """What each term reads, without frozen kernels and taps behind frozen layers. Reset by `compile`."""
         if self._internals.training_selections is None:
             settled = [trained_part(term.selection, self._internals.graph) for term in self._terms]
             self._internals.training_selections = settled
@@ -263,7 +263,7 @@ class CollabModel(keras.Model):
             self._warned_outside = True
             warnings.warn(
                 f"'{self.name}' is called with training=True outside a training step of its own, so its terms are not "
-                "in the loss. Train it by fit() or train_on_batch(), or take loss and terms of a batch from "
+                "in the loss. Train it with fit() or train_on_batch(), or take loss and terms of a batch from "
                 "model.loss_and_terms(x, y). To call the network alone, call model.unwrap().",
                 stacklevel=3,
             )

@@ -1,4 +1,4 @@
-"""Label noise: wrong labels put into a training set on purpose, and how far a network memorizes them."""
+"""Label noise: puts wrong labels into a training set, and measures how many of them a network memorizes."""
 
 import dataclasses
 import math
@@ -19,8 +19,8 @@ class NoisyLabels:
     """Labels of which some are wrong.
 
     Attributes:
-        labels: `(samples,)`, the labels to train with, of the dtype that was given.
-        wrong: `(samples,)`, whether a label differs from the true one.
+        labels: `(samples,)`, the labels to train with, in the dtype of the true ones.
+        wrong: boolean `(samples,)`, true where a label differs from the true one.
     """
 
     labels: np.ndarray
@@ -40,15 +40,18 @@ def symmetric(
     inclusive: bool = True,
     seed: int = 0,
 ) -> NoisyLabels:
-    """Gives a share of the samples a label drawn uniformly.
+    """Adds symmetric label noise: replaces the labels of a random share of the samples by uniformly drawn ones.
 
     Args:
         labels: integers `(samples,)`, class indices.
-        rate: float in [0, 1], the share of the samples.
+        rate: float in [0, 1]. Share of the samples that get a new label.
         classes: integer, >= 2. Number of classes.
-        inclusive: whether the draw includes the true class, as in most of the literature: with ten classes and a rate
-            of 0.5, 45% are then wrong. If not, all that are drawn are wrong. Defaults to True.
-        seed: integer, of the draws. Defaults to 0.
+        inclusive: whether a new label may be the true one, as in most of the literature: with ten classes and a rate
+            of 0.5, about 45% of all labels are then wrong. Otherwise every new label is wrong. Defaults to True.
+        seed: integer seed of the draws. Defaults to 0.
+
+    Returns:
+        A `NoisyLabels`.
 
     Raises:
         ValueError: if labels are no class indices, their dtype cannot hold all classes, or the rate is outside [0, 1].
@@ -78,15 +81,19 @@ def asymmetric(
     pairs: Mapping[int, int] = CIFAR10_PAIRS,
     seed: int = 0,
 ) -> NoisyLabels:
-    """Turns a share of some classes into the class they are most easily confused with.
+    """Adds asymmetric label noise: relabels a share of some classes as a class that is easily confused with them.
 
     Args:
         labels: integers `(samples,)`, class indices.
-        rate: float in [0, 1], the share of the samples of each class in `pairs`. CIFAR-10's pairs hold half of the
-            classes, so that 0.4 makes 20% of all labels wrong.
+        rate: float in [0, 1]. Share of each class in `pairs` that is relabelled. CIFAR-10's pairs have half of the
+            classes, so 0.4 makes 20% of all labels wrong.
         classes: integer, >= 2. Number of classes. Defaults to 10.
-        pairs: what each class is turned into. Defaults to CIFAR-10's.
-        seed: integer, of the draws. Defaults to 0.
+        pairs: dict from a class to its wrong label. Defaults to `CIFAR10_PAIRS` (Patrini et al., 2017, arXiv
+            1609.03683).
+        seed: integer seed of the draws. Defaults to 0.
+
+    Returns:
+        A `NoisyLabels`.
 
     Raises:
         ValueError: if labels or pairs are no class indices, their dtype cannot hold all classes, a class is paired with
@@ -115,16 +122,9 @@ def pair_flip(
     *,
     seed: int = 0,
 ) -> NoisyLabels:
-    """Turns a share of each class into the next one (Han et al., 2018, arXiv 1804.06872).
+    """Adds pair-flip label noise: relabels a share of each class as the next one (Han et al., 2018, arXiv 1804.06872).
 
-    Args:
-        labels: integers `(samples,)`, class indices.
-        rate: float in [0, 1], the share of the samples of each class.
-        classes: integer, >= 2. Number of classes.
-        seed: integer, of the draws. Defaults to 0.
-
-    Raises:
-        ValueError: as `asymmetric`.
+    The last class becomes class 0. Arguments, result and errors are those of `asymmetric`.
     """
     classes = check_range(pair_flip, classes=classes, least=2, whole=True)
     pairs = {label: label + 1 for label in range(classes - 1)}
@@ -133,16 +133,16 @@ def pair_flip(
 
 
 def memorization(predictions: Any, clean: Any, noisy: Any) -> dict[str, float]:
-    """Measures how well a network predicts the true labels of its training set, and how many wrong ones it has learned.
+    """Measures how many true labels of its training set a network predicts, and how many wrong ones it has memorized.
 
     Args:
-        predictions: `(samples, classes)`, scores or probabilities for the training images.
+        predictions: `(samples, classes)`, scores or probabilities for the training samples.
         clean: integers `(samples,)`, the true labels.
         noisy: integers `(samples,)`, the labels that the network was trained with.
 
     Returns:
-        A dict. `clean_accuracy`: share of samples predicted as their true class. `wrong_fit`: share of the samples with
-        a wrong label that are predicted as that label; NaN if there is none.
+        A dict. `clean_accuracy`: accuracy on the true labels. `wrong_fit`: share of the samples with a wrong label that
+        are predicted as that label; NaN if there are none.
 
     Raises:
         ValueError: if the three do not have the same number of samples.

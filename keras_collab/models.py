@@ -1,4 +1,4 @@
-"""Networks that keras.applications lacks: ResNets and a VGG for images of 32 and 96 pixels."""
+"""Networks that keras.applications lacks: small ResNets, and a VGG-16 with batch normalization."""
 
 from typing import Any
 
@@ -23,19 +23,19 @@ def resnet18(
 ) -> keras.Model:
     """ResNet-18 (He et al., 2016, arXiv 1512.03385): four stages of two blocks.
 
-    Images of less than 64 pixels get the usual stem for small images, one 3×3 convolution. Larger ones get the stem of
-    the paper, a 7×7 convolution and a pooling, both of stride 2. With a width of 64 there are 11,173,962 trainable
-    parameters for 10 classes and 32×32 images, 11,689,512 for 1,000 classes and 224×224.
+    Images with a side of less than 64 pixels get the usual stem for small images, one 3×3 convolution. Larger ones get
+    the stem of the paper, a 7×7 convolution and max pooling, both with stride 2. With a width of 64 there are
+    11,173,962 trainable parameters for 10 classes and 32×32 images, 11,689,512 for 1,000 classes and 224×224.
 
     Args:
         input_shape: three integers: height, width and channels. Defaults to (32, 32, 3).
         classes: integer, >= 1. Number of classes. The network ends in a softmax over them. Defaults to 10.
         width: integer, >= 1. Channels of the first stage; each later stage has twice as many. Defaults to 64.
-        dropout: float in [0, 1). Rate of a dropout before the classifier. Defaults to 0, no dropout.
+        dropout: float in [0, 1). Dropout rate before the classifier. Defaults to 0, no Dropout layer.
         name: name of the network.
 
     Returns:
-        A `keras.Model` that turns images `(batch, height, width, channels)` into probabilities `(batch, classes)`.
+        A `keras.Model` from images `(batch, height, width, channels)` to probabilities `(batch, classes)`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -66,7 +66,7 @@ def resnet14(
     dropout: float = 0.0,
     name: str = "resnet14",
 ) -> keras.Model:
-    """ResNet-14: as `resnet20` with two blocks a stage, 175,258 parameters."""
+    """ResNet-14: `resnet20` with two blocks in each stage, 175,258 parameters."""
     return _residual(resnet14, input_shape, classes, width, 3, 2, dropout, name)
 
 
@@ -78,7 +78,7 @@ def resnet10(
     dropout: float = 0.0,
     name: str = "resnet10",
 ) -> keras.Model:
-    """ResNet-10: as `resnet18` with one block a stage and 16 channels in the first, 308,826 parameters."""
+    """ResNet-10: `resnet18` with one block in each stage and a default width of 16, 308,826 parameters."""
     return _residual(resnet10, input_shape, classes, width, 4, 1, dropout, name)
 
 
@@ -90,7 +90,7 @@ def resnet8(
     dropout: float = 0.0,
     name: str = "resnet8",
 ) -> keras.Model:
-    """ResNet-8: as `resnet20` with one block a stage, 78,042 parameters."""
+    """ResNet-8: `resnet20` with one block in each stage, 78,042 parameters."""
     return _residual(resnet8, input_shape, classes, width, 3, 1, dropout, name)
 
 
@@ -104,9 +104,9 @@ def vgg16(
 ) -> keras.Model:
     """VGG-16 with batch normalization (Simonyan & Zisserman, 2015, arXiv 1409.1556) for small images.
 
-    The thirteen convolutions of the paper, then global average pooling and one dense layer instead of three. The last
-    two stages have eight times the channels of the first. With a width of 64 and 10 classes there are 14,728,266
-    trainable parameters. Arguments as for `resnet18`.
+    The thirteen convolutions of the paper are followed by global average pooling and one Dense layer, instead of
+    three. The last two stages have eight times the channels of the first. With a width of 64 and 10 classes there are
+    14,728,266 trainable parameters. Arguments as for `resnet18`.
     """
     _check(vgg16, input_shape, classes, width, dropout)
     inputs = x = keras.Input(input_shape)

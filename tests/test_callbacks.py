@@ -142,7 +142,7 @@ def test_a_disk_that_fills_up_costs_the_epoch_under_way(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(keras.Model, "save_weights", full)
-        with pytest.raises(OSError, match=r"No space left on device.*is whole"):
+        with pytest.raises(OSError, match=r"No space left on device.*are intact"):
             fit(model, Backup(path))
     _, model = new_model(False)
     assert len(fit(model, Backup(path))["loss"]) == EPOCHS - 2

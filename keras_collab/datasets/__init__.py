@@ -1,12 +1,13 @@
-"""Image data sets in memory, with splits that stay what they are and the augmentation that the field uses.
+"""Image data sets in memory, with reproducible splits and standard augmentation.
 
-Each function returns a `Dataset`, downloads nothing, leaves the test split alone and takes by keyword:
+Each function returns a `Dataset` and downloads nothing. The test split is always complete. Keyword arguments choose
+from the training images:
 
-- `validation`: training images cut off for validation: a share (>= 0.0 and < 1.0) or a number. Defaults to a tenth.
-- `subset`: number of the other training images to keep, at least one a class. Defaults to all of them.
-- `seed`: which images these are. Of one seed, a larger subset holds every smaller one.
+- `validation`: float in [0, 1) or integer. Share or number of images for the validation split. Defaults to 0.1.
+- `subset`: integer. Number of the other images to keep for training, at least one for each class. Defaults to all.
+- `seed`: integer seed of the choice. With the same seed, a larger subset contains every smaller one. Defaults to 0.
 
-Both cuts are stratified: each class keeps its share.
+Both choices are stratified: each class keeps its share.
 
 >>> data = keras_collab.datasets.digits(subset=100)
 >>> data

@@ -15,11 +15,11 @@ from keras_collab._checks import check_choice, check_range
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Images and what they show.
+    """Images and their labels.
 
     Attributes:
         images: uint8 `(n, height, width, channels)`.
-        labels: int32 `(n,)`, positions in `Dataset.classes`.
+        labels: int32 `(n,)`, indices into `Dataset.classes`.
     """
 
     images: NDArray[np.uint8]
@@ -38,14 +38,14 @@ class Dataset:
 
     Attributes:
         name: name of the data set.
-        train: what the network learns from.
-        validation: what settings are chosen on.
-        test: what is reported on.
-        classes: name of each class.
+        train: `Split` to train on.
+        validation: `Split` to choose settings on.
+        test: `Split` to report results on.
+        classes: names of the classes.
         flip: whether a mirrored image still shows its class.
 
     Raises:
-        ValueError: if images are not uint8 and of one size, or a label is no position in `classes`.
+        ValueError: if images are not uint8 or differ in size, or a label is no index into `classes`.
     """
 
     name: str
@@ -90,15 +90,15 @@ class Dataset:
         return height, width, channels
 
     def preprocessing(self, augment: bool = True) -> list[layers.Layer]:
-        """Layers to put in front of a network, for pixels from 0 to 255. They compute in float32.
+        """Returns float32 layers to put in front of a network, for pixels from 0 to 255.
 
-        Training images are padded with zeros by an eighth of their height (4 pixels at 32×32), cropped back at random
-        places and, if `flip`, mirrored at random. `keras.utils.set_random_seed` seeds both. Then every pixel is
-        normalized by the mean and variance of its channel over the training split.
+        In training, images are padded with zeros by an eighth of their height (4 pixels at 32×32), cropped back to
+        their size at a random position and, if `flip`, mirrored at random. `keras.utils.set_random_seed` seeds both.
+        Then each channel is normalized by its mean and variance over the training split.
 
         Args:
-            augment: whether to crop and mirror. A network saved with these layers needs keras_collab to load. Defaults
-                to True.
+            augment: whether to crop and mirror. To load a network saved with these layers, import keras_collab first.
+                Defaults to True.
         """
         chosen: list[layers.Layer] = []
         height, _, channels = self.input_shape
@@ -122,19 +122,22 @@ class Dataset:
         shuffle: bool = True,
         seed: int = 0,
     ) -> Any:
-        """Batches of images and labels for `fit` and `evaluate`; the last one may be smaller.
+        """Returns batches of images and labels for `fit` and `evaluate`; the last one may be smaller.
 
-        With TensorFlow a `tf.data.Dataset`, otherwise a `keras.utils.PyDataset`. Call `fit` with `shuffle=False`:
-        these are shuffled, and by default Keras 3.15 warns of the former and shuffles the latter's batches once more.
+        Call `fit` with `shuffle=False`, since the batches are shuffled already. Otherwise Keras 3.15 warns, on
+        TensorFlow, or shuffles the order of batches again.
 
         Args:
             split: "train", "validation" or "test".
             batch_size: integer, >= 1. Images in a batch.
-            shuffle: whether each epoch has an order of its own. Otherwise all have that of `images`. Defaults to True.
-            seed: integer, of the orders. Defaults to 0.
+            shuffle: whether to shuffle the images anew for each epoch. Defaults to True.
+            seed: integer seed of the shuffling. Defaults to 0.
+
+        Returns:
+            A `tf.data.Dataset` on TensorFlow, else a `keras.utils.PyDataset`.
 
         Raises:
-            ValueError: if the split has no images, or there is no split of that name.
+            ValueError: if there is no split of that name, or it has no images.
         """
         splits = self._splits()
         chosen = splits[check_choice(self, choices=tuple(splits), split=split)]
@@ -149,7 +152,7 @@ class Dataset:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def cut(self, subset: int | None, validation: float, seed: int) -> "Dataset":
-        """This data set with its training images cut into training and validation."""
+        """Returns the data set with its training images split into training and validation; see the module."""
         count, least = len(self.train), len(self.classes)
         cut = validation
         if isinstance(validation, float) and 0 <= validation < 1:
@@ -187,14 +190,14 @@ def _is_integer(value: Any) -> bool:
 
 @keras.saving.register_keras_serializable("keras_collab")
 class RandomPadCrop(layers.Layer):
-    """Pads images with zeros and crops each back to its size at a random place, in training only.
+    """Pads images with zeros and crops each back to its size at a random position, in training only.
 
     The usual augmentation of small images (He et al., 2016, arXiv 1512.03385). `keras.layers.RandomCrop` crops all
-    images of a batch at one place (Keras 3.15). Input and output: `(batch, height, width, channels)`.
+    images of a batch at the same position (Keras 3.15). Input and output: `(batch, height, width, channels)`.
 
     Args:
         padding: integer, >= 1. Pixels added on every side.
-        seed: integer, of the places. Defaults to a random one.
+        seed: integer seed of the positions. Defaults to a random one.
     """
 
     def __init__(self, padding: int, seed: int | None = None, **kwargs: Any):
@@ -225,7 +228,7 @@ class RandomPadCrop(layers.Layer):
 
 
 def stratified_order(labels: NDArray[np.int32], seed: int) -> NDArray[np.intp]:
-    """A random order of which every beginning and every end is stratified; one image of each class comes first."""
+    """A random order whose every beginning and every end is stratified; one image of each class comes first."""
     random = np.random.default_rng(seed)
     shuffled = random.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -239,7 +242,7 @@ def stratified_order(labels: NDArray[np.int32], seed: int) -> NDArray[np.intp]:
 
 
 class _Batches(keras.utils.PyDataset):
-    """NumPy arrays in batches; each epoch has an order of its own."""
+    """NumPy arrays in batches, shuffled anew for each epoch."""
 
     def __init__(self, split: Split, batch_size: int, shuffle: bool, seed: int):
         super().__init__()

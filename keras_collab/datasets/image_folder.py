@@ -1,4 +1,4 @@
-"""A data set from files of images, in a folder or a zip."""
+"""A data set from image files in a folder or a zip."""
 
 import contextlib
 import io
@@ -39,19 +39,19 @@ def image_folder(
     The layout is `train/CLASS/*.jpg` and `test/CLASS/*.jpg` (or .jpeg, .png).
 
     Args:
-        path: the folder or zip. Its name is the name of the data set.
-        subset, validation, seed: which training images; see the module.
+        path: the folder or zip. Its name, without suffix, becomes the name of the data set.
+        subset, validation, seed: choice of training images, see `keras_collab.datasets`.
         flip: whether a mirrored image still shows its class. Defaults to True.
-        skip_unreadable: whether an image that cannot be read is left out with a warning. Otherwise it is an error. A
-            link that leaves the folder, a device or a pipe cannot be read. Defaults to False.
+        skip_unreadable: whether to leave out images that cannot be read, with a warning, instead of raising an error.
+            Links out of the folder, devices and pipes count as unreadable. Defaults to False.
 
     Returns:
         A `Dataset` with images `(n, height, width, 3)`.
 
     Raises:
         FileNotFoundError: if there is nothing at `path`.
-        ValueError: if the zip is damaged, an image cannot be read or has another size, a class has no images or is
-            not in both train and test, or `subset` or `validation` does not fit the data.
+        ValueError: if the zip is damaged, an image cannot be read, images differ in size, a class lacks images in
+            train or test, or `subset` or `validation` does not fit the data.
         ImportError: if Pillow is not installed.
     """
     path = Path(path)
@@ -121,7 +121,7 @@ def _class_folders(path: Path, names: list[str]) -> dict[str, dict[str, list[str
         if file.lower().endswith((".jpg", ".jpeg", ".png")):
             images.append(name)
     if not folders["train"] and not folders["test"]:
-        raise ValueError(f"{path} must hold {_LAYOUT}. Received: {_summary(names)}. Move the images so.")
+        raise ValueError(f"{path} must hold {_LAYOUT}. Received: {_summary(names)}. Move the images there.")
     single = sorted(folders["train"].keys() ^ folders["test"].keys())
     if single:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The data sets that have a name, read from this machine. Nothing is downloaded."""
+"""Well-known data sets, read from this machine. Nothing is downloaded."""
 
 import contextlib
 import difflib
@@ -30,16 +30,19 @@ def cifar10(
 ) -> Dataset:
     """CIFAR-10 (Krizhevsky, 2009): 32×32, 10 classes, 50,000 + 10,000 images.
 
-    Read from what tensorflow-datasets has prepared on this machine.
+    Read from the files that tensorflow-datasets has prepared on this machine.
 
     Args:
-        subset, validation, seed: which training images; see the module.
-        data_dir: where tensorflow-datasets keeps its data. Defaults to its own default.
+        subset, validation, seed: choice of training images, see `keras_collab.datasets`.
+        data_dir: data folder of tensorflow-datasets. Defaults to that package's default.
+
+    Returns:
+        A `Dataset`.
 
     Raises:
-        FileNotFoundError: if it is not prepared; the message names the command that does.
+        FileNotFoundError: if the data set is not prepared; the message has the command that prepares it.
         ValueError: if `subset` or `validation` does not fit the data.
-        ImportError: if what reads it is not installed.
+        ImportError: if tensorflow-datasets is not installed, or TensorFlow is needed to read the files and is not.
     """
     return _from_tfds("cifar10", data_dir).cut(subset, validation, seed)
 
@@ -75,8 +78,9 @@ def imagenet32(
 ) -> Dataset:
     """ImageNet at 32×32 (Chrabaszcz et al., 2017, arXiv 1707.08819): 1,000 classes, 1,281,167 + 50,000 images.
 
-    Its validation images, of which the labels are known, are the test split here. The images take 4 GB, and at least
-    twice that while they are loaded. Otherwise as `cifar10`; tensorflow-datasets calls it imagenet_resized/32x32.
+    The test split is ImageNet's validation set, since the labels of its test set are not public. The images take 4 GB
+    of memory, and at least twice that while loading. Otherwise as `cifar10`; its name in tensorflow-datasets is
+    imagenet_resized/32x32.
     """
     source = _from_tfds("imagenet32", data_dir, builder="imagenet_resized/32x32", test="validation")
     return source.cut(subset, validation, seed)
@@ -91,8 +95,9 @@ def fashion_mnist(
 ) -> Dataset:
     """Fashion-MNIST (Xiao et al., 2017, arXiv 1708.07747): 28×28, grey, 10 classes, 60,000 + 10,000 images.
 
-    Read from the four original files, `train-images-idx3-ubyte.gz` and so on, in `data_dir` or where Debian's package
-    dataset-fashion-mnist puts them; if they are not there, as `cifar10`. A damaged file is a ValueError.
+    Read from the four original files, `train-images-idx3-ubyte.gz` and so on, in `data_dir` or in the folder of
+    Debian's package dataset-fashion-mnist. If they are not there, it is read as `cifar10` is. A damaged file raises a
+    ValueError.
     """
     folder = Path(data_dir or _DEBIAN_FASHION_MNIST)
     if not (folder / "train-images-idx3-ubyte.gz").exists():
@@ -117,10 +122,10 @@ def digits(
 ) -> Dataset:
     """Handwritten digits that come with scikit-learn: 8×8, grey, 10 classes, 1,437 + 360 images.
 
-    scikit-learn has no test split. The 360 test images are stratified, and the same for every seed.
+    scikit-learn has no test split. The 360 test images here are stratified, and the same for every seed.
 
     Args:
-        subset, validation, seed: which training images; see the module.
+        subset, validation, seed: choice of training images, see `keras_collab.datasets`.
 
     Raises:
         ValueError: if `subset` or `validation` does not fit the data.
@@ -142,7 +147,7 @@ def load(name: str, **settings: Any) -> Dataset:
 
     Args:
         name: "cifar10", "cifar100", "stl10", "imagenet32", "fashion_mnist" or "digits".
-        settings: the arguments of the function of that name.
+        settings: keyword arguments of the function of that name.
 
     Raises:
         ValueError: if there is no data set of that name.

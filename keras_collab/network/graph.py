@@ -121,16 +121,16 @@ def check_network(network: Any) -> None:
     if not isinstance(network, Functional | keras.Sequential):
         raise ValueError(
             f"Network '{network.name}' is a subclassed model ({type(network).__name__}): its call() is Python code, "
-            "so there is no graph of layers to read. Build it as keras.Model(inputs, outputs), for instance with "
-            "inputs = keras.Input(shape) and outputs = network(inputs) over its parts."
+            "so there is no graph of layers to read. Build it as keras.Model(inputs, outputs): begin with "
+            "inputs = keras.Input(shape) and call its layers in turn."
         )
     overridden = [name for name in _OVERRIDES if not is_keras_own(type(network), name)]
     if overridden:
         raise ValueError(
-            f"Network '{network.name}' ({type(network).__name__}) overrides {', '.join(overridden)}, which training "
-            "the wrapped network would pass by. Wrap keras.Model(network.inputs, network.outputs) instead, and do "
-            "before training what these do, such as preprocessing the data. Of a keras-hub task wrap that, or a model "
-            "made of its backbone."
+            f"Network '{network.name}' ({type(network).__name__}) overrides {', '.join(overridden)}, which the "
+            "wrapped model would not call. Wrap keras.Model(network.inputs, network.outputs) instead, and before "
+            "training do what the override does, such as preprocessing the data. The same holds for a keras-hub task; "
+            "or wrap a model made of its backbone."
         )
 
 

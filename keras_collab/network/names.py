@@ -13,7 +13,7 @@ from keras_collab.network.patterns import compile_pattern
 Layers = str | Sequence[str] | Callable[[keras.Layer], bool]
 
 LAYERS_HELP = (
-    "`layers` takes a list of names, a regular expression, a function of the layer that says yes or no, "
+    "`layers` takes a list of names, a regular expression, a function that takes a layer and returns a boolean, "
     'or "auto" for the default choice'
 )
 
@@ -75,15 +75,13 @@ def _matching(calls: Sequence[Call], layers: str, kind: str, network: str) -> li
 
 
 def _accepted(calls: Sequence[Call], accepts: Callable[[keras.Layer], bool], kind: str, network: str) -> list[Call]:
-    """The calls of layers for which a function says yes."""
+    """The calls of the layers that a function accepts."""
     accepted = []
     for call in calls:
         if accepts(call.operation):
             accepted.append(call)
     if not accepted:
-        raise ValueError(
-            f"the function given as layers= says yes to {kind} nowhere in network '{network}'. {LAYERS_HELP}."
-        )
+        raise ValueError(f"the function given as layers= did not choose {kind} in network '{network}'. {LAYERS_HELP}.")
     return accepted
 
 

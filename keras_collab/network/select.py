@@ -1,4 +1,4 @@
-"""What a term may ask of a network when it is wrapped: taps, kernels and heads, by name or by rule."""
+"""What a term can read of a network: taps, kernels and heads, chosen by name or by rule."""
 
 import dataclasses
 import functools
@@ -25,8 +25,8 @@ class Tap:
         path: names from the network down to the layer.
         tensor: the symbolic output.
         shape: its shape; None for the batch and for sizes that the network leaves open.
-        channels_first: channels are on axis 1, not on the last.
-        mask: symbolic, which positions count, `(batch, positions...)` of booleans; None for all of them.
+        channels_first: whether channels are on axis 1, otherwise on the last.
+        mask: symbolic boolean mask, `(batch, positions...)`, true for valid positions; None if all are valid.
     """
 
     path: str
@@ -50,14 +50,20 @@ class Tap:
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Sizes of the axes that are neither batch nor channels, 1 for an open one; empty after global pooling."""
+        """Lengths of the axes besides batch and channels, 1 for an open one; empty after global pooling."""
         sizes = self.shape[2:] if self.channels_first else self.shape[1:-1]
         return tuple(int(size or 1) for size in sizes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What a term reads of one network, settled when the network is wrapped."""
+    """What a term reads of a network; returned by `Term.select`.
+
+    Attributes:
+        taps: from `NetworkReader.taps`.
+        head: from `NetworkReader.head`, or None.
+        kernels: from `NetworkReader.kernels`.
+    """
 
     taps: tuple[Tap, ...] = ()
     head: Any = None  # a Head
@@ -65,7 +71,7 @@ class Selection:
 
     @property
     def paths(self) -> list[str]:
-        """The layers that `layers=` came to stand for, each once."""
+        """Paths of the layers of all taps and kernels, each once."""
         paths: dict[str, None] = {}
         for tap in self.taps:
             paths[tap.path] = None
@@ -75,23 +81,23 @@ class Selection:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of the network is read but its outputs."""
+        """Whether there are no taps, no head and no kernels."""
         return not (self.taps or self.kernels) and self.head is None
 
 
 class NetworkReader:
-    """Finds taps, kernels and heads in a network; every miss is one clear error."""
+    """Finds taps, kernels and heads in a network, for `Term.select`; raises a ValueError if there are too few."""
 
     def __init__(self, network: keras.Model):
         self.graph = Graph(network)
         self._heads = find_heads(self.graph)
 
     def taps(self, layers: Layers = "auto", *, at_least: int = 1) -> tuple[Tap, ...]:
-        """The outputs of the chosen layers, in the order of the network, the deepest last.
+        """The outputs of the chosen layers, in the order of the network: the deepest is the last.
 
         Args:
             layers: names, a regular expression, a function of the layer, or `"auto"`: the end of each stage.
-            at_least: how many are needed.
+            at_least: smallest number of taps. Defaults to 1.
         """
         calls = self._tapped_calls(layers)
         if len(calls) < at_least:
@@ -116,10 +122,11 @@ class NetworkReader:
         """The filters of the chosen layers, each layer once, in the order of the network.
 
         Args:
-            layers: names, a regular expression, a function of the layer, or `"auto"`: every convolution but the
-                first and the depthwise ones, and without the 1×1 ones where the others hold a quarter of the weights or
-                more; in a network without convolutions every Dense layer but the head.
-            at_least: how many are needed, 1 or none.
+            layers: names, a regular expression, a function of the layer, or `"auto"`: every convolution but the first
+                and the depthwise ones. 1×1 convolutions, and Dense layers over positions, are left out if the other
+                convolutions hold a quarter of the weights or more. A network without convolutions gives every Dense
+                layer but the head.
+            at_least: smallest number of kernels, 0 or 1. Defaults to 1.
         """
         calls = self._calls_with_kernels()
         kernels: list[Kernel] = []
@@ -139,7 +146,7 @@ class NetworkReader:
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """The classifiers at the end of the network, one an output that has one."""
+        """The classifiers at the end of the network, one for each output that has one."""
         heads = []
         for head in self._heads:
             if isinstance(head, Head):
@@ -147,7 +154,7 @@ class NetworkReader:
         return tuple(heads)
 
     def head(self, name: str | None = None) -> Head:
-        """The classifier at the end of the network; `name` chooses among several outputs."""
+        """The classifier at the end of the network; `name` is the output's name, if there are several."""
         head = self._only_head() if name is None else self._head_named(name)
         if not isinstance(head, Head):
             raise ValueError(
@@ -208,9 +215,9 @@ def _tap(graph: Graph, call: Call, channels_first: bool) -> Tap:
 
 
 def trained_part(selection: Selection, graph: Graph) -> Selection:
-    """What training can change of a selection: frozen kernels, and taps behind frozen layers only, are left out.
+    """The part of a selection that training can change: without frozen kernels and taps behind frozen layers only.
 
-    A term that reads taps reads nothing where none of them can change.
+    It is empty if the selection has taps and all of them are frozen.
     """
     kernels = [kernel for kernel in selection.kernels if kernel.trainable]
     taps = [tap for tap in selection.taps if _is_trained(tap.tensor, graph)]

@@ -249,7 +249,7 @@ def _split_weight(setting: Weight) -> tuple[Any, float]:
 def _checked_weight(name: str, weight: Any) -> Weight:
     if isinstance(weight, numbers.Real) and not isinstance(weight, bool):
         if not 0 <= float(weight) <= 1e38:  # NaN is neither; float32 ends at 3.4e38.
-            raise ValueError(f"The weight of '{name}' must be a float32 number >= 0. Received: {weight!r}.")
+            raise ValueError(f"The weight of '{name}' must be a number from 0 to 1e38. Received: {weight!r}.")
         return float(weight)
     if not callable(weight):
         raise TypeError(

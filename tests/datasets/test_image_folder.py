@@ -253,5 +253,5 @@ def test_another_layout_is_said_beside_the_expected_one(tmp_path, pack, spoil, r
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"Received: an empty folder. Move the images so"):
+    with pytest.raises(ValueError, match=r"Received: an empty folder. Move the images there"):
         datasets.image_folder(tmp_path)

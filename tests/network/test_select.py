@@ -253,9 +253,9 @@ def test_bad_pattern(network):
 
 
 def test_function_that_says_no_to_all(network):
-    with pytest.raises(ValueError, match="says yes to a layer nowhere in network 'outer'"):
+    with pytest.raises(ValueError, match="did not choose a layer in network 'outer'"):
         tap_paths(network, lambda layer: False)
-    with pytest.raises(ValueError, match="says yes to a layer with a kernel nowhere in network 'outer'"):
+    with pytest.raises(ValueError, match="did not choose a layer with a kernel in network 'outer'"):
         kernel_paths(network, lambda layer: isinstance(layer, keras.layers.ReLU))
 
 
