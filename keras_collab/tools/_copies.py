@@ -18,7 +18,7 @@ def check_compiled(owner: Any, model: Any) -> None:
     if not isinstance(model, CollabModel):
         raise TypeError(f"`{name}` takes a wrapped network. Received: {model!r}. Give keras_collab.wrap(network).")
     if not model.compiled:
-        raise ValueError(f"`{name}` runs training steps: call model.compile(optimizer, loss) before.")
+        raise ValueError(f"`{name}` runs training steps: call model.compile(optimizer, loss) first.")
 
 
 def terms_like(model: CollabModel) -> list[Term]:
@@ -45,7 +45,7 @@ def compile_like(copy: keras.Model, model: CollabModel, optimizer: Any, **settin
 
 @contextlib.contextmanager
 def unchanged(network: keras.Model) -> Iterator[None]:
-    """Gives the variables of a network their values back afterwards: weights, statistics and states of draws."""
+    """Restores the variables of a network afterwards: weights, statistics and random states."""
     before = []
     for variable in network.variables:
         before.append((variable, ops.convert_to_numpy(variable).copy()))

@@ -17,10 +17,9 @@ Arm = Callable[..., Any]
 
 @keras.saving.register_keras_serializable("keras_collab")
 class LabelSmoothing(Term):
-    """Label smoothing as a term: with weight ε it turns a cross-entropy into that of labels smoothed by ε.
+    """Label smoothing (Szegedy et al., 2016, arXiv 1512.00567) as a term, whose weight is the smoothing ε.
 
     (1 − ε) · CE(y, p) + ε · mean_k CE(k, p) = CE(y, p) + ε · (mean_k CE(k, p) − CE(y, p)); the bracket is the value.
-    Szegedy et al. (2016, arXiv 1512.00567).
     """
 
     def select(self, network: NetworkReader) -> Selection:
@@ -38,12 +37,12 @@ def plain(network: keras.Model) -> keras.Model:
 
 
 def label_smoothing(network: keras.Model) -> keras.Model:
-    """The network whose labels are smoothed by 0.1."""
+    """The network, trained with label smoothing of 0.1."""
     return wrap(network, [LabelSmoothing(0.1)])
 
 
 def balanced(network: keras.Model) -> keras.Model:
-    """All terms; once the model is compiled, `compare` lets `balance` set their weights."""
+    """All four terms; `compare` sets their weights with `balance` once the model is compiled."""
     return wrap(network, strong())
 
 
@@ -65,7 +64,7 @@ def make_arms(arms: Any) -> dict[str, Arm]:
     unknown = [name for name in arms if name not in ready]
     if unknown:
         raise ValueError(
-            f"There is no arm {unknown[0]!r}. Ready are: {', '.join(ready)}. For one of your own give a dict: "
+            f"There is no arm {unknown[0]!r}. Available: {', '.join(ready)}. For an arm of your own give a dict: "
             "arms={'plain': None, 'mine': function}."
         )
     return {name: ready[name] for name in arms}

@@ -1,4 +1,4 @@
-"""Does it help on your own data? Trains a network plain and wrapped from the same starts, and compares in pairs."""
+"""Does it help on your own data? Trains a network plain and wrapped from the same initial weights, and compares."""
 
 import contextlib
 import dataclasses
@@ -45,40 +45,41 @@ def compare(
     stop_early: bool = False,
     verbose: bool = True,
 ) -> Comparison:
-    """Trains a network in several ways and says which is better on these data, and how sure that is.
+    """Trains a network in several ways, and reports which is better on your data, with 95% intervals.
 
-    For each seed all ways, called arms, begin with the same weights and see the same batches. What counts is the value
-    after the last epoch, on the validation data, of the first metric that is compiled, or of the loss where there is
-    none. What is named as a loss or an error is better when it is smaller, all else when it is larger. The intervals
-    speak of other seeds with these same data; what is chosen by them needs a test on data kept apart.
+    Each way of training is called an arm. For each seed, all arms start from the same weights and see the same batches.
+    Arms are compared by the validation value, after the last epoch, of the first compiled metric, or of the loss if
+    there is none. Metrics named as a loss or an error are better when smaller, all others when larger. The intervals
+    cover other seeds on the same data; confirm a choice on a separate test set.
 
     Args:
-        build_network: a function that makes a fresh network, Functional or Sequential, not compiled.
-        train: what `fit` takes: arrays `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset`, a
-            `keras.utils.PyDataset` or a torch `DataLoader`. Or a function that makes it, called before each run right
-            after the seed is set: for data that shuffle themselves and go on where the last run left them.
-        validation: the same, measured after each epoch.
-        compile: a function that compiles a model, `lambda model: model.compile("adam", "mse")`. It is called for each
-            run, since an optimizer belongs to one model.
-        epochs: epochs of each run, >= 1.
-        seeds: how many runs each arm has, >= 1. With fewer than three hardly anything can be shown.
-        batch_size: for arrays, as in `fit`. Defaults to 32.
-        arms: names of arms that are ready: `"plain"`, `"wrapped"` (the default terms), each of the four terms alone by
-            its name, `"label_smoothing"` (0.1), `"balanced"` (weights set by `balance`). Or a dict of names to None for
-            plain training, to a function that turns a network into a model (`keras_collab.wrap`; it is compiled if
-            that does not), or to one without arguments that makes a list of terms. The others are compared with the
-            first. Defaults to plain and wrapped.
-        directory: where runs are kept. The same call goes on after an interruption at any moment, with the last whole
-            epoch; with more seeds it adds runs. Defaults to a temporary one.
-        stop_early: whether to stop once all intervals leave out 0, after the third seed or a later one. Who looks often
-            finds a difference by chance more often than the intervals say.
-        verbose: whether to show a progress bar.
+        build_network: function that returns a new Functional or Sequential network, not compiled.
+        train: training data as in `fit`: arrays `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or a torch `DataLoader`. Or a function that returns them, called for each run right
+            after the seed is set; use it for data whose shuffling would continue from run to run.
+        validation: validation data, in the same forms.
+        compile: function that compiles the model it is given, such as `lambda model: model.compile("adam", "mse")`. It
+            is called for each run and must make a new optimizer.
+        epochs: integer, >= 1. Epochs of each run.
+        seeds: integer, >= 1. Runs of each arm; fewer than three rarely show a difference. Defaults to 3.
+        batch_size: batch size of arrays, as in `fit`. Defaults to 32.
+        arms: names of predefined arms: `"plain"`, `"wrapped"` (the default terms), the name of one of the four terms
+            alone, `"strong"` (`recipes.strong()`), `"balanced"` (the same with weights set by `balance`) and
+            `"label_smoothing"` (0.1). Or a dict from names to None for plain training, to a function from a network to
+            a model, which is then compiled if it is not, or to a function without arguments that returns a list of
+            terms. The first arm is the one that the others are compared with. Defaults to `("plain", "wrapped")`.
+        directory: folder that keeps the runs. After an interruption, the same call resumes from the last complete
+            epoch; with more seeds it adds runs. Defaults to a temporary folder.
+        stop_early: whether to stop once all intervals exclude 0, from the third seed on. Such repeated tests find
+            chance differences more often than the intervals state. Defaults to False.
+        verbose: whether to show a progress bar. Defaults to True.
 
     Returns:
-        A `Comparison`, to be printed.
+        A `Comparison`; print it.
 
     Raises:
-        ValueError: if the directory holds another comparison or is in use, or an argument is not as described.
+        ValueError: if the directory holds another comparison or is in use, or an argument has a wrong value.
+        TypeError: if an arm is neither None nor a function.
 
     >>> print(keras_collab.compare(build_network, (x, y), (x_val, y_val), compile=compile, epochs=30))
     """
@@ -148,8 +149,8 @@ class _Trainer:
         if self.first_batches.setdefault(seed, record["first_batch"]) != record["first_batch"]:
             warnings.warn(
                 "The arms of a seed begin with different training batches, so that the runs are not pairs: the data "
-                "shuffle themselves and go on where the last run left them, or are not those of the directory. Give "
-                "train= as a function that makes them.",
+                "continue their shuffling from run to run, or are not those of the directory. Give train= as a function "
+                "that makes the data.",
                 stacklevel=3,
             )
         self.runs.append(Run(arm, seed, history, statistics.median(history.pop("seconds_per_step"))))
@@ -260,8 +261,8 @@ def _check_data(train: Any, validation: Any) -> None:
     for name, data in {"train": train, "validation": validation}.items():
         if data is None or isinstance(data, Iterator):
             raise ValueError(
-                f"`{name}` must be data that can be gone through again: (x, y), a dataset or loader, or a function "
-                f"that makes them. Received: {data!r}."
+                f"`{name}` must be data that can be iterated more than once: (x, y), a dataset or loader, or a "
+                f"function that makes them. Received: {data!r}."
             )
 
 

@@ -1,4 +1,4 @@
-"""What `compare` returns: the runs, what follows from them, a table and a figure."""
+"""The result of `compare`: the runs, conclusions from them, a table and a figure."""
 
 import dataclasses
 import io
@@ -21,13 +21,13 @@ _SMALLER = re.compile("loss|error|entropy|diverg|hinge|poisson|perplexity|huber|
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training.
+    """One training run.
 
     Attributes:
-        arm: how it was trained, one of the comparison's arms.
-        seed: the seed of its initial weights and the order of its batches.
-        history: what `fit` returned: one list a column, one value an epoch.
-        seconds_per_step: measured time of a training step, the median over epochs.
+        arm: name of its arm.
+        seed: seed of its initial weights and of the order of its batches.
+        history: history of `fit`: a list for each column, with one value for each epoch.
+        seconds_per_step: mean time of a training step in an epoch, the median over epochs.
     """
 
     arm: str
@@ -38,14 +38,13 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The paired difference of an arm to the first one, seed by seed.
+    """The difference between an arm and the first one, paired by seed.
 
     Attributes:
-        mean: mean over the seeds that both have.
-        low: lower end of its 95% interval (Student's t); NaN with one seed, or if all differ by
-            the same.
-        high: upper end.
-        seeds: how many there are.
+        mean: mean difference over the seeds that both have.
+        low: lower end of its 95% interval (Student's t); NaN with one seed, or if all differences are equal.
+        high: upper end of the interval.
+        seeds: number of seeds.
     """
 
     mean: float
@@ -55,18 +54,18 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 class Comparison:
-    """Networks trained in several ways, from the same starts; prints as a table and a sentence for each way.
+    """The result of `compare`; prints as a table and a sentence for each arm.
 
     Attributes:
-        runs: all trainings, as `Run` objects.
-        arms: names of the ways of training; the first is what the others are compared with.
-        metric: the column of the history that counts, at the last epoch.
-        larger_is_better: whether a larger value of it is better.
+        runs: all runs, as `Run` objects.
+        arms: names of the arms; the others are compared with the first.
+        metric: column of the history by which arms are compared, at the last epoch.
+        larger_is_better: whether a larger value of the metric is better.
     """
 
     def __init__(
@@ -84,35 +83,35 @@ class Comparison:
 
     @property
     def scale(self) -> float:
-        """What values are multiplied by to be shown: an accuracy is shown in percent."""
+        """The factor of printed values: 100 for an accuracy, printed in percent, else 1."""
         return 100.0 if "accuracy" in self.metric else 1.0
 
     def values(self, arm: str) -> dict[int, float]:
-        """The metric after the last epoch, by seed."""
+        """The metric of an arm after the last epoch, by seed."""
         return {run.seed: run.history[self.metric][-1] for run in self.runs if run.arm == arm}
 
     def difference(self, arm: str) -> Difference:
-        """How much an arm differs from the first one."""
+        """The difference between an arm and the first one."""
         first, other = self.values(self.arms[0]), self.values(arm)
         return paired_difference([other[seed] - first[seed] for seed in first if seed in other])
 
     def best(self) -> keras.Model:
-        """The trained plain network, unwrapped: of the best run of the arm with the best mean."""
+        """Returns the trained network, unwrapped, from the best run of the arm with the best mean."""
         arm = max(self.arms, key=lambda name: self._merit(statistics.mean(self.values(name).values())))
         values = self.values(arm)
         return self._load(arm, max(values, key=lambda seed: self._merit(values[seed])))
 
     def conclusion(self, arm: str) -> str:
-        """One sentence: what follows for this arm, and what does not."""
+        """One sentence that says whether an arm is better than the first."""
         difference = self.difference(arm)
         mean, seeds = self._signed(difference.mean), difference.seeds
         interval = f"{self._signed(difference.low)} to {self._signed(difference.high)}"
         if math.isnan(difference.mean):
-            return f"{arm}: no answer, a training ended in a value that is not a number."
+            return f"{arm}: no answer, since a training ended with NaN."
         if seeds < 2:
-            return f"{arm}: {mean} with the one seed, which can be chance: no answer without more seeds."
+            return f"{arm}: {mean} with one seed, which can be chance: run more seeds."
         if math.isnan(difference.low):
-            return f"{arm}: {mean} with each of {seeds} seeds, too alike for an interval: no answer without more seeds."
+            return f"{arm}: {mean} with each of {seeds} seeds, too alike for an interval: run more seeds."
         if not difference.clear:
             return f"{arm}: no difference that {seeds} seeds can show, {mean} ({interval})."
         if (difference.mean > 0) == self.larger_is_better:
@@ -134,7 +133,7 @@ class Comparison:
         return text.getvalue()
 
     def figure(self) -> Any:
-        """The metric by epoch, a line a run and a thick line for the mean of each arm, as a matplotlib figure."""
+        """Plots the metric by epoch with matplotlib: a thin line for each run, a thick one for the mean of each arm."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -159,8 +158,8 @@ class Comparison:
         return f"{name}{unit} on validation data after the last epoch ({better} is better)"
 
     def _limits(self) -> str:
-        text = "Of other seeds with these data; what is chosen by it needs a test on data kept apart."
-        return f"{text} One interval in twenty leaves out 0 by chance." if len(self.arms) > 2 else text
+        text = "The intervals cover other seeds on the same data. Confirm a choice on a separate test set."
+        return f"{text} One interval in twenty excludes 0 by chance." if len(self.arms) > 2 else text
 
     def _merit(self, value: float) -> float:
         if math.isnan(value):

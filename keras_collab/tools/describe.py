@@ -1,4 +1,4 @@
-"""A table of what each term reads in a network, and of what a training step costs with and without the terms."""
+"""A table of what each term reads in a network, and the time of a training step with and without the terms."""
 
 import dataclasses
 import math
@@ -29,13 +29,13 @@ class TermDescription:
 
     Attributes:
         name: the term's column in the history.
-        weight: the number or schedule that it is multiplied by.
-        taps: shape of each tapped layer, by path.
+        weight: its weight, a number or a schedule.
+        taps: shape of each tap, by path.
         head: path of the classifier that it reads, or None.
         kernels: paths of the layers whose kernels it reads.
-        frozen: paths of those taps and kernels that training cannot change: nothing that they depend on is trainable.
-        reach: share of the network's trainable weights that the term can change, in [0, 1]: its kernels, its head, and
-            all that comes before its taps.
+        frozen: paths of the taps, kernels and head among these that depend on no trainable weight.
+        reach: share, in [0, 1], of the network's trainable weights that the term can change: kernels, the head, and
+            all layers before its taps.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Description:
     Attributes:
         network: name of the network.
         trainable: number of its trainable weights.
-        terms: one description for each term.
+        terms: one `TermDescription` for each term.
         unread: number of trainable weights in each layer that no term can change, by path, the largest first.
-        plain_seconds: median time of a training step of the network alone, in seconds; None without data.
+        plain_seconds: median time of a training step without the terms, in seconds; None without data.
         wrapped_seconds: the same with the terms.
     """
 
@@ -95,24 +95,23 @@ class Description:
 
 
 def describe(model: CollabModel, data: Any = None, *, verbose: bool = True) -> Description:
-    """Says what each term reads in a network, which of it is frozen, and what a training step costs.
+    """Reports what each term reads in a network, which of it is frozen, and the time of a training step.
 
-    Given data, the time of a training step is measured, in turn with and without the terms. The network's weights, its
-    statistics and the optimizer are as they were afterwards.
+    The time is measured only if `data` is given, with and without the terms in turn. Afterwards the network's weights
+    and statistics are as before, and the optimizer is not touched.
 
     Args:
-        model: a wrapped network; compiled, if there are data.
-        data: one batch of training data, `(x, y)` or `(x, y, sample_weight)`, or batches, of which the first is
-            taken. Arrays are taken whole: give as many samples as a training batch has. Defaults to None, which
-            measures nothing.
-        verbose: whether to print the table, or only to return it. Defaults to True.
+        model: a wrapped network; compiled, if `data` is given.
+        data: one batch of training data, `(x, y)` or `(x, y, sample_weight)`, or an iterable of batches, of which the
+            first is used. Arrays are one batch: give as many samples as a training batch has. Defaults to None.
+        verbose: whether to print the result too. Defaults to True.
 
     Returns:
         A `Description`.
 
     Raises:
         TypeError: if the model is not wrapped, or the data are neither arrays nor batches.
-        ValueError: if there are data and the model is not compiled, or there is no batch.
+        ValueError: if `data` is given and the model is not compiled, or there is no batch.
 
     >>> description = keras_collab.describe(model, (x_train[:128], y_train[:128]), verbose=False)
     >>> description.terms[0].head
@@ -141,7 +140,7 @@ def describe(model: CollabModel, data: Any = None, *, verbose: bool = True) -> D
 
 
 def _trainable_weights(calls: Sequence[Call]) -> dict[int, int]:
-    """Sizes of the trainable weights of the layers called, by the identity of the weight: layers may share some."""
+    """Sizes of the trainable weights of the layers called, by the weight's id, since layers may share weights."""
     sizes = {}
     for call in calls:
         if isinstance(call.operation, keras.Layer):  # Calls of keras.ops have no weights.

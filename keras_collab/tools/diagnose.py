@@ -1,4 +1,4 @@
-"""How far the parts of a network repeat each other, and how far they agree."""
+"""How redundant the channels and filters of a network are, and how far its layers and parts agree."""
 
 import math
 from collections.abc import Sequence
@@ -33,32 +33,32 @@ def diagnose(
     batch_size: int = 32,
     verbose: bool = True,
 ) -> Diagnosis:
-    """Measures how far the parts of a network repeat each other, and how far they agree.
+    """Measures how redundant the channels and filters of a network are, and how far its layers and parts agree.
 
-    Runs a few batches through the network, as `predict` does. Nothing is trained and nothing changes. Alignment is the
-    unbiased linear CKA of globally averaged layers (Nguyen, Raghu & Kornblith, 2021, arXiv 2010.15327).
+    Runs a few batches through the network, as `predict` does; nothing is trained. Alignment is the unbiased linear CKA
+    of layers, averaged over positions (Nguyen, Raghu & Kornblith, 2021, arXiv 2010.15327).
 
-    With few samples, averaged features correlate by chance: the expected R² of independent channels without positions
+    With few samples, channels correlate by chance: in layers without positions, the expected R² of independent channels
     is 1 / (samples − 1).
 
     Args:
-        model: a network, or a wrapped one.
-        data: arrays `x`, `(x, y)` or `(x, y, sample_weight)`, or batches of these. Labels are needed for accuracies
-            only.
-        batches: integer, >= 1. Number of batches; fewer if the data end before. Alignment takes memory for the square
-            of the number of samples. Defaults to 16.
+        model: a network, wrapped or not.
+        data: arrays `x`, `(x, y)` or `(x, y, sample_weight)`, or an iterable of such batches. Labels are needed for
+            accuracies only.
+        batches: integer, >= 1. Largest number of batches. Alignment takes memory for the square of the number of
+            samples. Defaults to 16.
         layers: layers to tap: names, a regular expression, or a function of the layer. Defaults to `"auto"`, the end of
             each stage.
-        batch_size: integer, >= 1. Samples in a batch, for arrays. Defaults to 32.
-        verbose: whether to print the tables, or only to return them. Defaults to True.
+        batch_size: integer, >= 1. Batch size of arrays. Defaults to 32.
+        verbose: whether to print the result too. Defaults to True.
 
     Returns:
         A `Diagnosis`.
 
     Raises:
-        TypeError: if the network has no graph of layers, or the data are no arrays or batches.
-        ValueError: if the network has no layer of such a name, the data have fewer than four samples, or labels do not
-            fit.
+        TypeError: if `model` is not a model, or the data are neither arrays nor batches.
+        ValueError: if the network is subclassed or not built, no layer matches `layers`, the data have fewer than four
+            samples, or labels do not fit the head.
 
     >>> diagnosis = keras_collab.diagnose(network, (x_val, y_val))
     >>> diagnosis.channels[-1].effective
@@ -102,7 +102,7 @@ def diagnose(
 
 
 class _Maps:
-    """Moments over all positions, and the averages of each sample, of one tap, batch by batch."""
+    """Accumulates, for one tap, moments over all positions and the average of each sample."""
 
     def __init__(self, tap: Tap):
         self.tap = tap
@@ -139,7 +139,7 @@ class _Maps:
 
 
 class _Halves:
-    """Predictions of a head and of halves of its features, batch by batch."""
+    """Accumulates how far halves of a head's features agree with the whole head."""
 
     def __init__(self, head: Head):
         self.head = head
@@ -196,10 +196,10 @@ def _filters(kernel: Kernel) -> Filters:
 
 
 def alignment(features: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Unbiased linear CKA of each two of several layers' features.
+    """Unbiased linear CKA of each pair of layers.
 
-    HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)) with K = XXᵀ without its diagonal and the unbiased estimate of HSIC (Nguyen,
-    Raghu & Kornblith, 2021, arXiv 2010.15327). Unlike the biased one it does not grow with the number of features.
+    HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)) with the unbiased estimate of HSIC and K = XXᵀ without its diagonal (Nguyen,
+    Raghu & Kornblith, 2021, arXiv 2010.15327). The biased estimate would grow with the number of features.
 
     Args:
         features: arrays `(samples, features)`, with the same samples.

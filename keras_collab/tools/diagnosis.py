@@ -1,4 +1,4 @@
-"""What `diagnose` returns: numbers by layer, as tables and as a figure."""
+"""The result of `diagnose`: numbers by layer, as tables and as a figure."""
 
 import dataclasses
 import math
@@ -23,8 +23,8 @@ class Channels:
     Attributes:
         path: path of the layer.
         count: number of channels.
-        similarity: mean squared correlation of two different channels, in [0, 1]; 0 for those of a dead one.
-        dead: number of channels that hardly vary.
+        similarity: mean squared correlation over pairs of channels, in [0, 1]; pairs with a dead channel count as 0.
+        dead: number of dead (nearly constant) channels.
     """
 
     path: str
@@ -36,7 +36,7 @@ class Channels:
     def effective(self) -> float:
         """Effective number of channels (participation ratio of the correlation matrix).
 
-        (Σλ)² / Σλ² with the eigenvalues λ of the correlations of the channels that are not dead.
+        (Σλ)² / Σλ², where λ are the eigenvalues of the correlation matrix of the channels that are not dead.
         """
         # Σλ is the trace, one for each channel; Σλ² is the sum of all squared correlations.
         alive = self.count - self.dead
@@ -52,7 +52,7 @@ class Filters:
         path: path of the layer.
         count: number of filters in a group.
         size: number of weights in a filter.
-        similarity: mean squared cosine between two different filters, in [0, 1].
+        similarity: mean squared cosine over pairs of filters, in [0, 1].
     """
 
     path: str
@@ -67,7 +67,7 @@ class Filters:
 
     @property
     def effective(self) -> float:
-        """Effective number of filters: n / (1 + (n − 1) · similarity), n if they are orthogonal, 1 if parallel."""
+        """Effective number of filters, n / (1 + (n − 1) · similarity): n if orthogonal, 1 if parallel."""
         return self.count / (1 + (self.count - 1) * self.similarity)
 
 
@@ -78,11 +78,10 @@ class Parts:
     Attributes:
         path: path of the classifier.
         features: number of features that it reads.
-        agreement: share of samples for which a random half of the features, doubled, predicts the same class as all of
-            them.
-        divergence: T² · KL( softmax(z/T) ‖ softmax(z_p/T) ) of the halves with T = 2, in nats.
-        accuracy: accuracy of the whole; NaN without labels.
-        part_accuracy: accuracy of a half; NaN without labels.
+        agreement: share of samples for which a random half of the features predicts the same class as all features.
+        divergence: mean of T² · KL( softmax(z / T) ‖ softmax(z_p / T) ) over halves p, with T = 2, in nats.
+        accuracy: accuracy of the whole head; NaN without labels.
+        part_accuracy: mean accuracy of a half; NaN without labels.
     """
 
     path: str
@@ -101,8 +100,8 @@ class Diagnosis:
         network: name of the network.
         samples: number of samples.
         channels: one row for each tapped layer, from the input to the output.
-        alignment: linear CKA of each two tapped layers, `(layers, layers)`: 1 if samples have the same relations in
-            both, 0 if unrelated ones. IntermediateConsistency raises it. NaN for a layer that does not vary.
+        alignment: linear CKA of each pair of tapped layers, `(layers, layers)`: 1 if both relate the samples alike, 0
+            if their relations are independent, NaN for a layer that does not vary. IntermediateConsistency raises it.
         filters: one row for each layer whose kernels are compared.
         parts: one row for each classifier.
     """
@@ -151,10 +150,10 @@ class Diagnosis:
         return [float(row[-1]) for row in self.alignment]
 
     def figure(self) -> Any:
-        """The tables as a matplotlib figure, to be saved by `.savefig("diagnosis.png")`.
+        """Plots the diagnosis with matplotlib; save it with `.savefig("diagnosis.png")`.
 
         Raises:
-            ImportError: without matplotlib.
+            ImportError: if matplotlib is not installed.
         """
         module = require("matplotlib.figure", "`figure` needs matplotlib: `pip install matplotlib`")
         figure = module.Figure(figsize=(12, 3.6), layout="constrained")

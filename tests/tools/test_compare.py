@@ -205,10 +205,10 @@ def test_one_directory_has_one_owner(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"arms": ["plain", "wraped"]}, ValueError, "no arm 'wraped'. Ready are: plain, wrapped, output_consistency"),
+        ({"arms": ["plain", "wraped"]}, ValueError, "no arm 'wraped'. Available: plain, wrapped, output_consistency"),
         ({"arms": {"plain": 3}}, TypeError, "Arm 'plain' must be None .*Received: 3"),
         ({"validation": None}, ValueError, "`validation` must be data.*Received: None"),
-        ({"train": iter([])}, ValueError, "`train` must be data that can be gone through again"),
+        ({"train": iter([])}, ValueError, "`train` must be data that can be iterated more than once"),
         ({"epochs": 0}, ValueError, "`epochs` must be an integer >= 1"),
         ({"seeds": 1.5}, ValueError, "`seeds` must be an integer >= 1"),
         ({"compile": lambda model: None}, ValueError, "`compile` must call model.compile"),
@@ -280,9 +280,9 @@ def test_interval_is_students():
         ([0.80, 0.81, 0.82], [0.82, 0.831, 0.839], "wrapped: better by +2.0 (+1.8 to +2.2)."),
         ([0.80, 0.81, 0.82], [0.78, 0.789, 0.801], "wrapped: worse by -2.0 (-2.2 to -1.8): train plain."),
         ([0.80, 0.81, 0.82], [0.80, 0.82, 0.81], "wrapped: no difference that 3 seeds can show, +0.0 (-2.5 to +2.5)."),
-        ([0.80], [0.90], "wrapped: +10.0 with the one seed, which can be chance: no answer without more seeds."),
-        ([0.80, 0.81], [0.79, 0.80], "wrapped: -1.0 with each of 2 seeds, too alike for an interval: no answer"),
-        ([0.80, 0.81], [0.80, float("nan")], "wrapped: no answer, a training ended in a value that is not a number."),
+        ([0.80], [0.90], "wrapped: +10.0 with one seed, which can be chance: run more seeds."),
+        ([0.80, 0.81], [0.79, 0.80], "wrapped: -1.0 with each of 2 seeds, too alike for an interval: run more"),
+        ([0.80, 0.81], [0.80, float("nan")], "wrapped: no answer, since a training ended with NaN."),
     ],
 )
 def test_sentences(plain, wrapped, sentence):
