@@ -1,21 +1,22 @@
 """What `layers="auto"` stands for: the taps and the kernels that terms read by default.
 
-**Taps** lie where a block ends and a stage is over. Only what the main input feeds, and a layer with trained weights
-has computed, counts: masks, adjacency and second inputs hide nothing.
+**Taps** lie at the last block of each stage. Only tensors that depend on the main input and on a layer with weights
+count, so masks, adjacency matrices and second inputs do not matter.
 
 - A block ends at a merge (branches with as many positions each are added, averaged, subtracted or concatenated), at a
   composite layer (one that holds layers with weights, or a recurrent one), and after the normalization and activation
   right behind these.
-- A stage is what works at one number of positions. Its tap is its last block end that every path crosses; where it has
-  no block, its last layer that computes and every path crosses. Where paths of other resolutions alone avoid it, as a
-  U-Net's skips do, its last layer; where no tensor is on every path, its widest.
-- Stages without blocks that are finer than all with blocks are a stem, unless they are half of the network.
-- With one stage only there are four block ends, evenly spaced. Where two kinds of blocks alternate, as attention and
-  perceptron do in a transformer, they are one.
+- A stage is the layers that work at one number of positions. Its tap is its last block end that is on every path from
+  input to output. Without blocks, it is the last layer with weights that is on every path. If only paths at other
+  resolutions bypass it, as a U-Net's skips do, it is the last layer; if no tensor is on every path, the widest.
+- Stages without blocks that are finer than all stages with blocks are a stem and have no tap, unless they are half of
+  the stages.
+- A network with one stage gets four block ends, evenly spaced. Two kinds of blocks that alternate, as attention and
+  perceptron in a transformer, count as one block.
 
-**Kernels** are those of convolutions, and of Dense layers over positions, which are 1×1 convolutions: the wider ones
-where these hold a quarter of the weights, else all. Left out are the head, the depthwise ones, and those that read the
-data itself. A network that has none of these is compared by its other Dense layers.
+**Kernels** are those of convolutions, and of Dense layers over positions, which are 1×1 convolutions. If the kernels
+wider than 1×1 hold a quarter of the weights, only these count. The head, depthwise kernels and kernels that read the
+data itself are left out. A network without convolutions gives every Dense layer but the head.
 """
 
 from keras import tree
@@ -78,7 +79,7 @@ def auto_kernels(graph: Graph, heads: set[str]) -> list[Kernel]:
 
 
 def _wide(kernels: list[Kernel]) -> list[Kernel]:
-    """The kernels that span more than a position if these hold a quarter of the weights, else all."""
+    """The kernels that span more than one position, if they hold a quarter of the weights; else all."""
     wide = [kernel for kernel in kernels if kernel.window > 1]
     return wide if 4 * _weights(wide) >= _weights(kernels) else kernels
 

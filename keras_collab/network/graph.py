@@ -61,15 +61,15 @@ class Graph:
             self.producer.update(dict.fromkeys(map(id, call.outputs), call))
 
     def shape(self, tensor: keras.KerasTensor) -> tuple[Any, ...]:
-        """The shape of a tensor; sizes left open by the network are those for inputs of a size that it accepts."""
+        """The shape of a tensor; for sizes that the network leaves open, those from inputs of a size it accepts."""
         return (None, *self._sizes.shapes[id(tensor)][1:])
 
     def is_per_sample(self, tensor: keras.KerasTensor) -> bool:
-        """Whether the first axis of a tensor counts the samples of the batch, not frames or windows folded into it."""
+        """Whether the first axis of a tensor is the batch, without frames or windows folded into it."""
         return self._sizes.shapes[id(tensor)][:1] == (self._sizes.batch,)
 
     def mask(self, tensor: keras.KerasTensor) -> keras.KerasTensor | None:
-        """Which positions of a tensor Keras counts, `(batch, positions...)` of booleans; None for all of them."""
+        """The Keras mask of a tensor, boolean `(batch, positions...)`; None if it has none."""
         mask = self._masks.get(id(tensor))
         if mask is None:
             return None
@@ -107,7 +107,7 @@ class Graph:
 
 
 def check_network(network: Any) -> None:
-    """Raises one clear error if `network` has no graph of layers that can be read."""
+    """Raises an error if `network` has no graph of layers that can be read."""
     if not isinstance(network, keras.Model):
         raise TypeError(
             f"`network` must be a Functional or Sequential keras.Model. Received: {network!r} (of type "
@@ -153,7 +153,7 @@ def _output_names(outputs: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _numbered(operations: Iterable[Any]) -> Iterator[None]:
-    """Numbers the operations' names for a while: Keras wants them unique, layers of two backbones may share one."""
+    """Numbers the operations' names for a while, since Keras needs unique ones and two backbones may share names."""
     names = [(operation, operation.name) for operation in operations]
     try:
         for number, (operation, name) in enumerate(names):
@@ -179,7 +179,7 @@ def _masks(inputs: Any, calls: Sequence[Call]) -> dict[int, keras.KerasTensor]:
 
 
 def _is_computable(inputs: Any, tensor: Any) -> bool:
-    """Whether a tensor follows from the inputs; masks of a graph that Keras cloned hang on the graph before."""
+    """Whether a tensor depends on the inputs; a mask in a graph that Keras cloned depends on the original graph."""
     if not isinstance(tensor, keras.KerasTensor):
         return False
     try:

@@ -21,11 +21,11 @@ class Head:
         path: names from the network down to the Dense or 1×1 convolution layer.
         layer: that layer.
         activation: `"softmax"`, `"sigmoid"` or `"linear"` (the network returns logits).
-        features: the symbolic tensor that goes in.
+        features: symbolic input of the layer.
         size: number of input features.
-        classes: number of outputs.
-        name: name of the network's output that it makes.
-        index: which of the network's outputs that is.
+        classes: number of output units.
+        name: name of its output of the network.
+        index: index of that output.
     """
 
     path: str
@@ -39,11 +39,11 @@ class Head:
 
     @property
     def two_way(self) -> bool:
-        """Whether each logit is a yes-or-no decision of its own, as under a sigmoid."""
+        """Whether each logit is a binary classifier, as with a sigmoid."""
         return self.activation == "sigmoid" or self.classes == 1
 
     def label_distributions(self, y: Any) -> Any:
-        """Labels as distributions of the shape of `HeadValues.logits`: class indices become one-hot vectors."""
+        """Labels as distributions, in the shape of `HeadValues.logits`: class indices become one-hot vectors."""
         if self.two_way:
             yes = ops.cast(ops.reshape(y, (-1, self.classes)), "float32")
             return ops.stack([1.0 - yes, yes], axis=-1)
@@ -55,10 +55,10 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class HeadValues:
-    """What a step saw of the head, in float32.
+    """Features, kernel, bias and logits of the head at a training step, in float32.
 
     Attributes:
-        head: the classifier that this was read from.
+        head: the classifier.
         features: `(batch, features)`.
         kernel: `(features, classes)`.
         bias: `(classes,)`, zeros where the layer has none.
@@ -75,14 +75,14 @@ class HeadValues:
         return self.logits_of(self.features)
 
     def logits_of(self, features: Any) -> Any:
-        """Logits that the head gives `features`, computed from kernel and bias, never from log(probabilities).
+        """The head's logits for `features`, computed from kernel and bias.
 
         Args:
             features: `(..., features)`.
 
         Returns:
-            `(..., classes)`; for a sigmoid head `(..., classes, 2)`, "no" and "yes" of each class, so that a softmax
-            over the last axis is right for both.
+            `(..., classes)`; for a sigmoid head `(..., classes, 2)`, the logits of "no" and "yes" for each class. A
+            softmax over the last axis gives probabilities in both cases.
         """
         logits = ops.matmul(features, self.kernel) + self.bias
         if self.head.two_way:
@@ -91,7 +91,7 @@ class HeadValues:
 
 
 def find_heads(graph: Graph) -> list[Head | str]:
-    """For each output of the network its head, or the reason why there is none."""
+    """The head of each output of the network, or the reason why it has none."""
     heads = []
     for index, output in enumerate(tree.flatten(graph.outputs)):
         heads.append(_find_head(graph, output, index))
@@ -99,11 +99,11 @@ def find_heads(graph: Graph) -> list[Head | str]:
 
 
 def read_head(head: Head, features: Any) -> HeadValues:
-    """The head as one step sees it.
+    """The values of a head at a training step.
 
     Args:
-        head: what `find_heads` found.
-        features: `(batch, features)`, or with positions of size 1 as before a 1×1 convolution.
+        head: from `find_heads`.
+        features: `(batch, features)`, or with axes of length 1 in between, as before a 1×1 convolution.
     """
     layer = head.layer
     features = ops.reshape(features, (-1, head.size))
@@ -118,7 +118,7 @@ def read_head(head: Head, features: Any) -> HeadValues:
 
 
 def check_labels(head: Head, y_shape: tuple[int | None, ...]) -> None:
-    """Raises if labels of this shape are neither class indices nor a distribution over the head's classes."""
+    """Raises a ValueError if labels of this shape are neither class indices nor distributions over the classes."""
     per_sample = tuple(y_shape[1:])
     distribution = per_sample == (head.classes,)
     indices = not head.two_way and per_sample in ((), (1,))
@@ -132,7 +132,7 @@ def check_labels(head: Head, y_shape: tuple[int | None, ...]) -> None:
 
 
 def pick_output(structure: Any, head: Head | None) -> Any:
-    """The leaf of labels or sample weights that belongs to the output of the head, or the only one."""
+    """The labels or sample weights of the head's output, or the only ones."""
     if isinstance(structure, dict) and head is not None:
         if head.name not in structure:
             raise ValueError(
@@ -162,7 +162,7 @@ def _find_head(graph: Graph, output: keras.KerasTensor, index: int) -> Head | st
         return f"output '{name}' comes from an input, with no layer that classifies"
     head = _head_at(graph, call, activation, name, index)
     if isinstance(head, Head) and graph.shape(output)[-1] != head.classes:
-        return f"the {head.classes} outputs of layer '{head.path}' are given another shape, {graph.shape(output)}"
+        return f"the {head.classes} outputs of layer '{head.path}' are reshaped to {graph.shape(output)}"
     return head
 
 
@@ -191,14 +191,14 @@ def _head_at(graph: Graph, call: Call, activation: str, name: str, index: int) -
 
 
 def _reads_one_vector(kernel: Kernel, shape: tuple[Any, ...]) -> bool:
-    """Whether the layer multiplies the features of a sample by its kernel as a matrix, and does no more."""
+    """Whether the layer just multiplies the feature vector of a sample by its kernel matrix."""
     if kernel.weight != "kernel" or kernel.groups > 1 or kernel.filter_axis != -1:
         return False
     return kernel.size == kernel.layer.kernel.shape[-2] == math.prod(shape[1:])
 
 
 def _name_of(activation: Any) -> str:
-    """One of Keras' activations by its name; of another function or layer something to tell it by."""
+    """The name of one of Keras' activations; the repr of any other function or layer."""
     name = getattr(activation, "__name__", "")
     return name if getattr(keras.activations, name, None) is activation else repr(activation)
 

@@ -1,4 +1,4 @@
-"""Kernels as filters: which weight of a layer holds its filters, and how to see them as vectors."""
+"""Kernels as filters: which weight of a layer holds its filters, and the filters as vectors."""
 
 import dataclasses
 import functools
@@ -22,11 +22,11 @@ class Kernel:
         filters: number of filters in a group.
         size: number of weights in a filter.
         window: number of positions that a filter spans, 9 for 3×3.
-        groups: filters are compared within a group only: other groups read other channels.
-        filter_axis: axis of the weight that counts filters, -1, or -2 for transposed convolutions.
-        depthwise: each filter reads one channel of its own.
-        channels_first: the layer's output has its channels on axis 1.
-        dense: the layer is fully connected, not convolutional.
+        groups: number of groups. Filters are compared within a group only, since groups read different channels.
+        filter_axis: axis of the weight that counts filters: -1, or -2 for transposed convolutions.
+        depthwise: whether each filter reads a single channel of its own.
+        channels_first: whether the layer's output has its channels on axis 1.
+        dense: whether the layer is a Dense layer.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Kernel:
 
     @property
     def trainable(self) -> bool:
-        """Whether training moves it; asked when a step is traced, so freezing before compile counts."""
+        """Whether training changes it. Read when a step is traced, so set `trainable` before `compile`."""
         for variable in self.layer.weights:
             if variable.trainable and variable.name in (self.weight, "lora_kernel_a", "lora_kernel_b"):
                 return True
@@ -69,9 +69,9 @@ class Kernel:
 
 
 def kernel_of(operation: Any, path: str) -> Kernel | None:
-    """The filters of a layer, or None if it has none, or does with them what only its own code knows.
+    """The filters of a layer, or None.
 
-    The latter are quantized layers, and layers of a user's class that overrides how Keras' own applies its kernel.
+    None also for quantized layers, and for a user's subclass that overrides how Keras applies the kernel.
     """
     if not isinstance(operation, keras.Layer) or operation.quantization_mode is not None:
         return None
@@ -100,7 +100,7 @@ def _inner_layers(operation: Any) -> list[keras.Layer]:
 
 
 def computes(operation: Any, embeddings: bool = False) -> bool:
-    """Whether a layer mixes features by weights made to be trained, frozen or not; an embedding looks them up."""
+    """Whether a layer mixes features by trainable weights, frozen or not; an embedding only looks them up."""
     layers = operation._flatten_layers() if isinstance(operation, keras.Layer) else []
     for layer in layers:
         if not embeddings and "Embedding" in type(layer).__name__:

@@ -21,10 +21,10 @@ _MOST_NAMES = 20  # in an error
 
 
 def choose(calls: Sequence[Call], layers: Layers, kind: str, network: str) -> list[Call]:
-    """The calls that a user's `layers=` stands for, in the order of the network.
+    """The calls that a user's `layers=` chooses, in the order of the network.
 
     Args:
-        calls: those to choose from.
+        calls: the calls to choose from.
         layers: a list of names, a regular expression, or a function of the layer.
         kind: what is chosen, for errors: `"a layer"`.
         network: the network's name, for errors.
@@ -106,7 +106,7 @@ def quoted(names: Iterable[str]) -> str:
 
 
 def _close_matches(asked: str, calls: Sequence[Call]) -> str:
-    """A hint at names like the one that was asked for, else at all names."""
+    """A hint with names close to the given one, else with all names."""
     names: dict[str, None] = {}
     for call in calls:
         names[call.name] = None
@@ -116,7 +116,7 @@ def _close_matches(asked: str, calls: Sequence[Call]) -> str:
 
 
 def _names_of(calls: Sequence[Call]) -> str:
-    """The layers to choose from, the first of them where they are many."""
+    """The names to choose from, at most the first twenty."""
     paths = list(dict.fromkeys(map(path_of, calls)))
     more = f" and {len(paths) - _MOST_NAMES} more" if len(paths) > _MOST_NAMES else ""
     return f" Names: {quoted(paths[:_MOST_NAMES])}{more}."

@@ -149,8 +149,8 @@ class _Trainer:
         if self.first_batches.setdefault(seed, record["first_batch"]) != record["first_batch"]:
             warnings.warn(
                 "The arms of a seed begin with different training batches, so that the runs are not pairs: the data "
-                "continue their shuffling from run to run, or are not those of the directory. Give train= as a function "
-                "that makes the data.",
+                "continue their shuffling from run to run, or are not those of the directory. Give train= as a "
+                "function that makes the data.",
                 stacklevel=3,
             )
         self.runs.append(Run(arm, seed, history, statistics.median(history.pop("seconds_per_step"))))

@@ -85,7 +85,7 @@ class Description:
             largest = list(self.unread)[:3]
             layers = [f"{path} ({self.unread[path]:,})" for path in largest]
             remarks.append(
-                f"{100 * unread / self.trainable:.0f}% of the trainable weights lie in layers that no term reads: "
+                f"{100 * unread / self.trainable:.0f}% of the trainable weights lie in layers that no term can change: "
                 f"{', '.join(layers)}. Name layers with `layers=` to change that."
             )
         if self.plain_seconds and self.wrapped_seconds:

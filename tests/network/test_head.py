@@ -231,7 +231,7 @@ def test_backbone_has_no_head():
         (lambda: [layers.Dense(3, activation=lambda x: 2 * x, name="head")], "ends in activation '<function"),
         (lambda: [layers.Dense(3, activation=layers.LeakyReLU(), name="head")], "ends in activation '<LeakyReLU"),
         (lambda: [layers.Dense(3, name="head"), layers.LayerNormalization(name="last")], "layer 'last' (LayerNorm"),
-        (lambda: [layers.Dense(6), layers.Reshape((2, 3)), layers.Softmax()], "are given another shape, (None, 2, 3)"),
+        (lambda: [layers.Dense(6), layers.Reshape((2, 3)), layers.Softmax()], "are reshaped to (None, 2, 3)"),
         (lambda: [layers.Reshape((7, 1)), layers.Dense(3, name="head")], "features of shape (None, 7, 1)"),
         (
             lambda: [layers.Reshape((1, 1, 7)), layers.Conv2D(3, 3, padding="same", name="head"), layers.Flatten()],

@@ -28,7 +28,7 @@ def test_what_the_four_terms_read(capsys):
     for text in ("small: 1,", "output_consistency", "relu1 4×4×8", "head head", "kernel conv1"):
         assert text in printed
     assert "frozen" not in printed
-    assert "no term reads" not in printed
+    assert "no term can change" not in printed
     assert (description.plain_seconds, description.wrapped_seconds) == (None, None)
 
 
@@ -88,7 +88,7 @@ def test_most_weights_in_layers_that_no_term_reads(wide, capsys):
     assert description.unread["memory"] == network.get_layer("memory").count_params()
     assert "conv1" not in description.unread
     printed = " ".join(capsys.readouterr().out.split())
-    assert ("of the trainable weights lie in layers that no term reads: memory (14,208)" in printed) == wide
+    assert ("of the trainable weights lie in layers that no term can change: memory (14,208)" in printed) == wide
 
 
 def test_a_layer_that_is_called_twice_has_two_taps_and_its_weights_count_once():
