@@ -1,4 +1,4 @@
-"""Search of the terms' weights and settings with keras-tuner: `pip install 'keras-collab[tuner]'`.
+"""Searches the weights and settings of terms with keras-tuner: `pip install 'keras-collab[tuner]'`.
 
 >>> hypermodel = CollabHyperModel(build_network, data=(x_train, y_train))
 >>> tuner = keras_tuner.BayesianOptimization(hypermodel, objective="val_accuracy", max_trials=20, directory="search")
@@ -33,33 +33,32 @@ def compile_with_adam(hp: Any, model: keras.Model) -> None:
 
 
 class CollabHyperModel(keras_tuner.HyperModel):
-    """A hypermodel of wrapped networks: searches the weights of their terms, and more on demand.
+    """A keras-tuner hypermodel that searches the weights of a wrapped network's terms, and optionally their settings.
 
     The weights are hyperparameters `<term>_weight` on a logarithmic scale.
 
-    The objective must measure the task alone: `val_accuracy`, `val_loss`, or another metric of yours. `loss` is not
+    The objective must measure the task alone, as `val_accuracy` and `val_loss` do. `loss` is not
     shown to the tuner, since it holds the weighted terms and lower weights would lower it.
 
-    Weights are variables. On JAX, trials that differ in them alone compile once, if the environment variable
+    On JAX, trials that differ only in these weights compile once if the environment variable
     JAX_COMPILATION_CACHE_DIR names a directory.
 
     Args:
-        build_network: function that returns the network of a trial. It is given the hyperparameters if its first
-            argument has no default.
-        terms: the terms. Each trial gets new ones of the same settings. Defaults to all four, those of
-            `keras_collab.recipes.strong()`. `[]` searches the plain network, as a control.
+        build_network: function that returns a new network for a trial. If its first argument has no default, it gets
+            the hyperparameters.
+        terms: list of terms; each trial gets copies. `[]` searches the plain network, as a control. Defaults to
+            `keras_collab.recipes.strong()`.
         data: training data to measure on, as `keras_collab.balance` takes them. Required if `balance`.
-        batch_size: integer, >= 1. Samples in a batch of `data`; give that of the training. Defaults to 32.
-        balance: whether the ranges of the weights are measured, by `keras_collab.balance` on a fresh network with the
-            hyperparameters' defaults. Otherwise they go from a tenth of the terms' own weights to ten times these.
-            Defaults to True.
-        settings: other hyperparameters. Maps `"term.argument"` to a range `(low, high)`, searched on a logarithmic
-            scale, or to a list of choices: `{"output_consistency.temperature": (1.0, 8.0)}`.
+        batch_size: integer, >= 1. Batch size of arrays in `data`; give that of training. Defaults to 32.
+        balance: whether to measure the ranges of the weights with `keras_collab.balance`, on a new network with
+            default hyperparameters. Otherwise, and for a term without a gradient, the range goes from a tenth of the
+            term's weight to ten times it, or from 0.1 to 10 if it is 0. Defaults to True.
+        settings: dict from `"term.argument"` to a range `(low, high)`, searched on a logarithmic scale, or to a list of
+            choices: `{"output_consistency.temperature": (1.0, 8.0)}`. Defaults to None.
         choose_terms: whether a trial may leave terms out. Defaults to False.
-        compile: function `compile(hp, model)` that compiles the wrapped model, with hyperparameters of the optimizer if
-            it defines any. Defaults to Adam, cross-entropy of integer labels, and accuracy.
-        name: name of the hypermodel.
-        tunable: whether the hyperparameters join the search space. Defaults to True.
+        compile: function `compile(hp, model)` that compiles the wrapped model; it may define hyperparameters, for
+            instance of the optimizer. Defaults to Adam, cross-entropy of integer labels, and accuracy.
+        name, tunable: as in `keras_tuner.HyperModel`.
 
     Raises:
         ValueError: if `balance` has no data, or a setting is none of a term's arguments.
@@ -91,7 +90,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
         if balance and self.terms:
             if data is None:
                 raise ValueError(
-                    "CollabHyperModel measures the ranges of the weights on data, and has none. Give data=(x, y), or "
+                    "CollabHyperModel needs data to measure the ranges of the weights. Give data=(x, y), or "
                     "balance=False for ranges around the terms' own weights."
                 )
             self.ranges.update(self._measured_ranges(data, batch_size))
@@ -124,7 +123,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
         return self.build_network()
 
     def build(self, hp: Any) -> CollabModel:
-        """Returns the wrapped and compiled model of these hyperparameters."""
+        """Returns a wrapped and compiled model with these hyperparameters."""
         network = self._network(hp)
         terms = []
         for term in self.terms:
@@ -145,7 +144,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
         return model
 
     def _tuned(self, hp: Any, term: Term) -> Term:
-        """A new term whose weight and settings are those of a trial."""
+        """A copy of the term with the weight and settings of a trial."""
         low, high = self.ranges[term.name]
         weight = hp.Float(f"{term.name}_weight", low, high, sampling="log", default=_middle(low, high))
         tuned = {"weight": weight}

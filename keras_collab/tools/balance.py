@@ -1,4 +1,4 @@
-"""Start weights for the terms, measured on a few batches: each term's gradient gets a share of the task's."""
+"""Initial weights for the terms, from gradient norms measured on a few batches."""
 
 import dataclasses
 import math
@@ -28,12 +28,12 @@ class TermBalance:
     Attributes:
         name: the term's name.
         before: its weight before.
-        weight: its start weight. NaN if the term has no gradient, or the task has none on the weights that it reaches.
+        weight: its new weight; NaN if its gradient is 0, or the task's is 0 on the weights that the term can change.
         low: lower end of a search, a tenth of `weight`.
         high: upper end of a search, ten times `weight`.
-        norm: norm of the gradient of the term's value (weight 1), the mean over batches.
-        task_norm: norm of the task's gradient on the weights that the term reaches, the mean over batches.
-        deviation: standard deviation over batches of the ratio of the two, relative to its mean.
+        norm: gradient norm of the term's value (weight 1), the mean over batches.
+        task_norm: gradient norm of the task on the weights that the term can change, the mean over batches.
+        deviation: coefficient of variation over batches of the ratio of the two.
     """
 
     name: str
@@ -47,7 +47,7 @@ class TermBalance:
 
     @property
     def share_before(self) -> float:
-        """Norm of the term's gradient, times its weight before, as a share of the task's; NaN if the task has none."""
+        """Gradient norm of the term at its weight before, as a share of the task's; NaN if the task has no gradient."""
         return self.before * self.norm / self.task_norm if self.task_norm else math.nan
 
 
@@ -56,9 +56,9 @@ class Balance:
     """What `balance` returns; prints as a table.
 
     Attributes:
-        share: the norm of each term's weighted gradient as a share of the task's.
+        share: gradient norm of each weighted term as a share of the task's.
         batches: number of batches that were measured.
-        terms: one row for each term.
+        terms: one `TermBalance` for each term.
     """
 
     share: float
@@ -67,12 +67,12 @@ class Balance:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The start weight of each term that has a gradient."""
+        """The new weight of each term that has a gradient."""
         return {term.name: term.weight for term in self._measured()}
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """The search range of each term that has a gradient, for a search on a logarithmic scale."""
+        """The range `(low, high)` of each term that has a gradient, for a search on a logarithmic scale."""
         return {term.name: (term.low, term.high) for term in self._measured()}
 
     def _measured(self) -> list[TermBalance]:
@@ -103,29 +103,29 @@ def balance(
     batch_size: int = 32,
     verbose: bool = True,
 ) -> Balance:
-    """Sets the weight of each term so that its gradient has a given share of the task's.
+    """Sets the weight of each term so that its gradient norm is a given share of the task's.
 
-    Runs a few training batches, each once for the task and once for every term, and compares the norms of the gradients
-    on the weights that the term reaches. Only the terms' weights change. Measure where training is to begin: with fresh
-    weights, or where another training ended. Terms whose gradient is 0 keep their weight.
+    Measures the gradients of the task and of each term on a few training batches, and compares their norms on the
+    network's weights that the term can change. Only the weights of the terms are set; a term whose gradient is 0 keeps
+    its weight. Call it right before `fit`, with the network's weights that training starts from.
 
-    Gradient norms as the common scale of losses are those of GradNorm (Chen et al., 2018, arXiv 1711.02257). There the
-    weights follow the norms during training; here they are set once.
+    Gradient norms as the scale of losses come from GradNorm (Chen et al., 2018, arXiv 1711.02257), which adjusts the
+    weights throughout training; here they are set once.
 
     Args:
         model: a wrapped network, compiled.
         data: arrays `(x, y)` or `(x, y, sample_weight)`, or batches of these, such as a `tf.data.Dataset`, a
             `keras.utils.PyDataset` or a torch `DataLoader`.
-        batches: integer, >= 1. Number of batches to measure; fewer if the data end before. Defaults to 8.
-        share: float, > 0. Norm of each weighted gradient as a share of the task's. Defaults to 0.25.
-        batch_size: integer, >= 1. Samples in a batch, for arrays. Defaults to 32.
-        verbose: whether to print the table, or only to return it. Defaults to True.
+        batches: integer, >= 1. Largest number of batches to measure. Defaults to 8.
+        share: float, > 0. Gradient norm of each weighted term as a share of the task's. Defaults to 0.25.
+        batch_size: integer, >= 1. Batch size of arrays. Defaults to 32.
+        verbose: whether to print the result too. Defaults to True.
 
     Returns:
         A `Balance`.
 
     Raises:
-        TypeError: if the model is not wrapped, or the data are no arrays or batches, or have no labels.
+        TypeError: if the model is not wrapped, or the data are neither arrays nor batches, or lack labels.
         ValueError: if the model is not compiled or has a scheduled weight, or the data have no batch.
 
     >>> model = keras_collab.wrap(network, keras_collab.recipes.strong())
@@ -196,7 +196,7 @@ def _row(
 
 
 class _Norms(keras.optimizers.Optimizer):
-    """Keeps the squared norm of the gradient of each weight, and changes no weight."""
+    """Stores the squared gradient norm of each weight, and changes no weight."""
 
     def __init__(self):
         # Scaling keeps small gradients above the smallest number of float16.
@@ -216,7 +216,7 @@ class _Norms(keras.optimizers.Optimizer):
 
 
 class _OneLossModel(CollabModel):
-    """A model whose loss is one part of the loss of another: that of the task, or one term."""
+    """A model whose loss is one part of another model's loss: the task or one term."""
 
     def __init__(self, model: CollabModel):
         super().__init__(model.network, terms_like(model))
