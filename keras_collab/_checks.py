@@ -17,7 +17,7 @@ def check_choice(owner: Any, *, choices: tuple[str, ...], **setting: Any) -> Any
     """Returns the one setting given by keyword if it is among `choices`.
 
     Raises:
-        TypeError: if it is no string.
+        TypeError: if it is not a string.
         ValueError: if it is another string.
     """
     ((name, value),) = setting.items()

@@ -219,7 +219,7 @@ class RDrop(Baseline):
 
     Args:
         network: network to train; it has one input and a Dropout layer, and ends in a Dense layer.
-        weight: float >= 0. Defaults to 0.3.
+        weight: float >= 0, of the divergence between the passes. Defaults to 0.3.
     """
 
     def __init__(self, network: keras.Model, weight: float = 0.3, *, name: str | None = None):

@@ -54,7 +54,7 @@ def symmetric(
         A `NoisyLabels`.
 
     Raises:
-        ValueError: if labels are no class indices, their dtype cannot hold all classes, or the rate is outside [0, 1].
+        ValueError: if labels are not class indices, their dtype cannot hold all classes, or the rate is outside [0, 1].
 
     >>> keras_collab.label_noise.symmetric([0, 1, 2, 3], 0.5, classes=4, inclusive=False).rate
     0.5
@@ -96,8 +96,8 @@ def asymmetric(
         A `NoisyLabels`.
 
     Raises:
-        ValueError: if labels or pairs are no class indices, their dtype cannot hold all classes, a class is paired with
-            itself, or the rate is outside [0, 1].
+        ValueError: if labels or pairs are not class indices, their dtype cannot hold all classes, a class is paired
+            with itself, or the rate is outside [0, 1].
     """
     labels = _check_labels(asymmetric, labels, rate, classes)
     for source, target in pairs.items():

@@ -45,7 +45,7 @@ class Dataset:
         flip: whether a mirrored image still shows its class.
 
     Raises:
-        ValueError: if images are not uint8 or differ in size, or a label is no index into `classes`.
+        ValueError: if images are not uint8 or differ in size, or a label is not an index into `classes`.
     """
 
     name: str

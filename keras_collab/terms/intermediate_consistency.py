@@ -30,7 +30,7 @@ def relational_divergence(features: Any, target: Any, temperature: float) -> Any
 class IntermediateConsistency(Term):
     """Makes the stages of a network relate the samples of a batch to each other as its outputs do.
 
-    Tap l is averaged over positions, centred over the batch and L2-normalised: u_l, `(batch, channels)`. Its relations
+    Tap l is averaged over positions, centered over the batch and L2-normalized: u_l, `(batch, channels)`. Its relations
     are P_l = row softmax of u_l u_lᵀ / temperature without the diagonal: row i says how similar the other samples are
     to sample i. The value is the mean over taps and samples of KL( sg P_target ‖ P_l ); sg stops the gradient. Taps of
     any shape can be compared, without added layers.

@@ -33,7 +33,7 @@ def kernel_similarity(filters: Any) -> Any:
         filters: `(size, filters)`, one column for each filter.
 
     Returns:
-        A float32 scalar >= 0.
+        A float32 scalar; 0 for filters as different as possible.
     """
     size, count = filters.shape
     return mean_over_all_pairs(ops.square(cosines(filters, filters))) - welch_bound(count, size)
@@ -41,7 +41,7 @@ def kernel_similarity(filters: Any) -> Any:
 
 @keras.saving.register_keras_serializable("keras_collab")
 class KernelSimilarity(Term):
-    """Makes the filters of a layer differ: penalises the squared cosine between them.
+    """Makes the filters of a layer differ: penalizes the squared cosine between them.
 
     w_i is filter i as a vector. The value is the mean over layers and over i != j of cos²(w_i, w_j), less its smallest
     possible value, which is (n − d) / (d (n − 1)) for n > d filters in d dimensions (Welch, 1974) and else 0. The

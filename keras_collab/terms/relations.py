@@ -34,7 +34,7 @@ def log_relations(features: Any, temperature: float) -> Any:
     """The log of the relations of a layer: row i is the log softmax over j != i of cosine(i, j) / temperature.
 
     Args:
-        features: `(batch, channels)`; centred over the batch before the cosines are taken.
+        features: `(batch, channels)`; centered over the batch before the cosines are taken.
         temperature: float > 0.
 
     Returns:

@@ -44,7 +44,7 @@ def squared_correlations(rows: Any, columns: Any, counts: Any = None) -> Any:
 def _centred(columns: Any, counts: Any) -> tuple[Any, Any]:
     """Columns less their means, and the squared length below which a column counts as dead.
 
-    The means get no gradient. The result is exact: the gradient of a product of centred columns towards their means is
+    The means get no gradient. The result is exact: the gradient of a product of centered columns towards their means is
     0. A column that varies only by the rounding of its mean is dead too.
     """
     columns = ops.cast(columns, "float32")
@@ -75,9 +75,9 @@ def representation_similarity(tap: Any) -> Any:
 
 @keras.saving.register_keras_serializable("keras_collab")
 class RepresentationSimilarity(Term):
-    """Decorrelates the channels of a layer: penalises their squared correlation.
+    """Decorrelates the channels of a layer: penalizes their squared correlation.
 
-    X is the tap as N rows of channels, N = batch · positions, each channel standardised; R = XᵀX / N is the
+    X is the tap as N rows of channels, N = batch · positions, each channel standardized; R = XᵀX / N is the
     correlation matrix. The value is the mean over taps and over i != j of R_ij². It is scale-invariant: smaller
     activations do not lower it. They do lower the covariance of DeCov (Cogswell et al., 2016, arXiv 1511.06068).
 

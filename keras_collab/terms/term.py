@@ -132,10 +132,10 @@ class Term(keras.layers.Layer):
         raise NotImplementedError(f"{type(self).__name__} must implement call(tensors).")
 
     def check_labels(self, selection: Selection, y: Any) -> None:
-        """Override it to raise an error for labels that the term cannot use. Called before the first step."""
+        """Raises an error for labels that the term cannot use; by default none. Called before the first step."""
 
     def check_loss(self, selection: Selection, loss: Any) -> None:
-        """Override it to warn of a loss that the term does not fit. Called by `compile`."""
+        """Warns of a loss that the term does not fit; by default of none. Called by `compile`."""
 
     def attach(self, selection: Selection) -> None:
         """Stores what the term reads in a network and creates the term's variables. Called by `wrap`."""

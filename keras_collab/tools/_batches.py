@@ -26,7 +26,7 @@ def check_batches(owner: Any, batches: Any) -> int:
     """Returns the number of batches if it is an integer >= 1.
 
     Raises:
-        TypeError: if it is no number at all, such as labels that were not put into a tuple with `x`.
+        TypeError: if it is not a number, for instance labels that should be in a tuple with `x`.
         ValueError: if it is another number.
     """
     if not isinstance(batches, numbers.Number):
@@ -48,10 +48,10 @@ def first_batches(
     Args:
         owner: the function that the errors name.
         data: arrays `x`, or a tuple of arrays, or an iterable of batches: a `tf.data.Dataset`, a
-            `keras.utils.PyDataset`, a torch `DataLoader`. Arrays are drawn from in a random order, always the same,
-            since they are often sorted by class.
-        count: batches, at most.
-        size: samples in a batch of arrays; the last may be smaller. None for one batch of all, in their own order.
+            `keras.utils.PyDataset`, a torch `DataLoader`. Arrays are shuffled, always in the same way, since they are
+            often sorted by class.
+        count: largest number of batches.
+        size: batch size of arrays; the last batch may be smaller. None for a single batch, not shuffled.
 
     Raises:
         TypeError: if the data are neither arrays nor batches.

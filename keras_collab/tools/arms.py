@@ -53,7 +53,8 @@ def make_arms(arms: Any) -> dict[str, Arm]:
         arms: names, or a dict; see `compare`.
 
     Raises:
-        ValueError, TypeError: if there is no arm of a name, or an arm is no function.
+        ValueError: if there is no arm of a name.
+        TypeError: if an arm in a dict is neither None nor a function.
     """
     ready: dict[str, Arm] = {"plain": plain, "wrapped": wrap}
     for term in strong():

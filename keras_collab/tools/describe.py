@@ -34,7 +34,7 @@ class TermDescription:
         head: path of the classifier that it reads, or None.
         kernels: paths of the layers whose kernels it reads.
         frozen: paths of the taps, kernels and head among these that depend on no trainable weight.
-        reach: share, in [0, 1], of the network's trainable weights that the term can change: kernels, the head, and
+        reach: share, in [0, 1], of the network's trainable parameters that the term can change: kernels, the head, and
             all layers before its taps.
     """
 
@@ -53,9 +53,9 @@ class Description:
 
     Attributes:
         network: name of the network.
-        trainable: number of its trainable weights.
+        trainable: number of its trainable parameters.
         terms: one `TermDescription` for each term.
-        unread: number of trainable weights in each layer that no term can change, by path, the largest first.
+        unread: number of trainable parameters that no term can change, by path of their layer, the largest first.
         plain_seconds: median time of a training step without the terms, in seconds; None without data.
         wrapped_seconds: the same with the terms.
     """

@@ -218,7 +218,7 @@ def alignment(features: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _gram(features: NDArray[Any]) -> NDArray[Any]:
-    """The products of centred samples without the diagonal, scaled to at most 1."""
+    """The products of centered samples without the diagonal, scaled to at most 1."""
     features = features.astype("float64")
     centred = features - features.mean(axis=0)
     gram = centred @ centred.T
