@@ -3,7 +3,7 @@
 **Taps** lie at the last block of each stage. Only tensors that depend on the main input and on a layer with weights
 count, so masks, adjacency matrices and second inputs do not matter.
 
-- A block ends at a merge (branches with as many positions each are added, averaged, subtracted or concatenated), at a
+- A block ends at a merge (branches with equal position counts are added, averaged, subtracted or concatenated), at a
   composite layer (one that holds layers with weights, or a recurrent one), and after the normalization and activation
   right behind these.
 - A stage is the layers that work at one number of positions. Its tap is its last block end that is on every path from

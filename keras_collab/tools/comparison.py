@@ -188,7 +188,7 @@ class Comparison:
 
 
 def paired_difference(differences: list[float]) -> Difference:
-    """Mean and 95% interval of differences, one for each seed: mean ± t · s/√n, t Student's with n − 1 degrees of freedom."""
+    """Mean and 95% interval of differences: mean ± t · s/√n, with Student's t of n − 1 degrees of freedom."""
     count, mean = len(differences), statistics.mean(differences)
     if count < 2 or math.isnan(mean):
         return Difference(mean, math.nan, math.nan, count)

@@ -18,7 +18,7 @@ PARTS = ("features", "agreement", "divergence", "accuracy", "accuracy of a half"
 
 @dataclasses.dataclass(frozen=True)
 class Channels:
-    """How far the channels of a layer repeat each other. RepresentationSimilarity lowers this.
+    """How correlated the channels of a layer are. RepresentationSimilarity lowers this.
 
     Attributes:
         path: path of the layer.
@@ -46,7 +46,7 @@ class Channels:
 
 @dataclasses.dataclass(frozen=True)
 class Filters:
-    """How far the filters of a layer repeat each other. KernelSimilarity lowers this.
+    """How similar the filters of a layer are to each other. KernelSimilarity lowers this.
 
     Attributes:
         path: path of the layer.
