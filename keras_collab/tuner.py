@@ -16,6 +16,7 @@ import keras
 from keras_collab._checks import require
 from keras_collab.collab_model import CollabModel, wrap
 from keras_collab.recipes import strong
+from keras_collab.schedules import at_height, height
 from keras_collab.terms.term import Term
 from keras_collab.tools.balance import RANGE
 from keras_collab.tools.balance import balance as balance_weights
@@ -35,10 +36,10 @@ def compile_with_adam(hp: Any, model: keras.Model) -> None:
 class CollabHyperModel(keras_tuner.HyperModel):
     """A keras-tuner hypermodel that searches the weights of a wrapped network's terms, and optionally their settings.
 
-    The weights are hyperparameters `<term>_weight` on a logarithmic scale.
+    The weights are hyperparameters `<term>_weight` on a logarithmic scale; for a ramp, it is the ramp's `value`.
 
-    The objective must measure the task alone, as `val_accuracy` and `val_loss` do. `loss` is not
-    shown to the tuner, since it holds the weighted terms and lower weights would lower it.
+    The objective must measure the task alone, as `val_accuracy` and `val_loss` do. `loss` is hidden from the tuner and
+    refused as the objective: it includes the weighted terms, so lower weights would lower it.
 
     On JAX, trials that differ only in these weights compile once if the environment variable
     JAX_COMPILATION_CACHE_DIR names a directory.
@@ -61,7 +62,9 @@ class CollabHyperModel(keras_tuner.HyperModel):
         name, tunable: as in `keras_tuner.HyperModel`.
 
     Raises:
-        ValueError: if `balance` has no data, or a setting is none of a term's arguments.
+        ValueError: if `balance` has no data, a setting is not an argument of a term, or a weight follows a schedule
+            that is not a ramp.
+        keras_tuner.errors.FatalValueError: at the start of the first trial if the objective is `loss`.
         keras_tuner.errors.FailedTrialError: if a network cannot be wrapped; the search warns and goes on.
     """
 
@@ -147,19 +150,31 @@ class CollabHyperModel(keras_tuner.HyperModel):
         """A copy of the term with the weight and settings of a trial."""
         low, high = self.ranges[term.name]
         weight = hp.Float(f"{term.name}_weight", low, high, sampling="log", default=_middle(low, high))
-        tuned = {"weight": weight}
+        tuned: dict[str, Any] = {}
         for setting, values in self.settings.items():
             owner, _, argument = setting.rpartition(".")
             if owner == term.name:
                 tuned[argument] = _choose(hp, f"{owner}_{argument}", values, term.get_config()[argument])
+        tuned["weight"] = at_height(term.weight, weight)
         return _copy(term, **tuned)
 
     def fit(self, hp: Any, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
         """Trains the model of a trial and returns its history without the column `loss`."""
+        for callback in kwargs.get("callbacks", []):
+            _check_objective(getattr(callback, "objective", None))
         history = super().fit(hp, model, *args, **kwargs)
-        # A search for the lowest `loss` would find the lowest weights. Without the column it fails at once.
         del history.history["loss"]
         return history
+
+
+def _check_objective(objective: Any) -> None:
+    """Raises an error that ends the search if an objective, or one of several, is `loss`."""
+    names = getattr(objective, "name_to_direction", None) or [getattr(objective, "name", None)]
+    if "loss" in names:
+        raise keras_tuner.errors.FatalValueError(
+            "The objective must measure the task alone. Received: 'loss', which holds the weighted terms, so a search "
+            "would find the lowest weights. Give objective='val_accuracy', 'val_loss' or 'accuracy'."
+        )
 
 
 def _choose(hp: Any, name: str, values: Values, default: Any) -> Any:
@@ -182,9 +197,8 @@ def _copy(term: Term, **changes: Any) -> Term:
 
 
 def _number(term: Term) -> float:
-    """The weight of a term; 1 if it is a schedule or 0."""
-    weight: Any = term.weight
-    return 1.0 if term.scheduled else float(weight) or 1.0
+    """The weight of a term, or the height of its ramp; 1 if it is 0."""
+    return height(term.name, term.weight) or 1.0
 
 
 def _range_around(weight: float) -> tuple[float, float]:

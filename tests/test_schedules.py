@@ -6,7 +6,7 @@ import pytest
 from helpers import small_data, small_network
 
 import keras_collab
-from keras_collab.schedules import Ramp, RampDown
+from keras_collab.schedules import Ramp, RampDown, at_height, height
 
 BACKEND = keras.backend.backend()
 
@@ -35,6 +35,16 @@ def test_values_of_schedules(schedule, steps, expected):
     restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
     assert type(restored) is type(schedule)
     assert [float(restored(step)) for step in steps] == expected
+
+
+def test_heights():
+    ramp, down = Ramp(10.0, steps=4, begin=2), RampDown(8.0, begin=2, steps=4)
+    assert [height("a", weight) for weight in (0.5, ramp, down)] == [0.5, 10.0, 8.0]
+    assert at_height(0.5, 3.0) == 3.0
+    assert [float(at_height(ramp, 5.0)(step)) for step in (0, 3, 6)] == [0.0, 1.25, 5.0]
+    assert [float(at_height(down, 4.0)(step)) for step in (0, 3, 6)] == [4.0, 3.0, 0.0]
+    with pytest.raises(ValueError, match=r"The weight of 'a' must be a number, a Ramp or a RampDown.*Received: .*Make"):
+        height("a", keras.optimizers.schedules.CosineDecay(1.0, 5))
 
 
 @pytest.mark.parametrize(

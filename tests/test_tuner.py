@@ -98,11 +98,28 @@ def test_the_tuner_needs_an_objective(data, tmp_path):
         tuner.search(**data)
 
 
-def test_the_weighted_loss_is_no_objective(data, tmp_path):
-    tuner = keras_tuner.RandomSearch(hypermodel(), objective="loss", max_trials=3, directory=tmp_path)
-    with pytest.raises(RuntimeError, match=r"(?s)consecutive failures.*KeyError: 'loss'"):
+@pytest.mark.parametrize("objective", ["loss", [keras_tuner.Objective("val_accuracy", "max"), "loss"]])
+def test_the_weighted_loss_is_no_objective(objective, data, tmp_path):
+    tuner = keras_tuner.RandomSearch(hypermodel(), objective=objective, max_trials=3, directory=tmp_path)
+    with pytest.raises(keras_tuner.errors.FatalValueError, match=r"Received: 'loss'.*Give objective='val_accuracy'"):
         tuner.search(**data)
-    assert "COMPLETED" not in statuses(tuner)
+    assert len(tuner.oracle.trials) == 1  # It has not begun to train.
+
+
+def test_of_a_ramp_the_height_is_searched():
+    ramp = keras_collab.schedules.Ramp(4.0, steps=9)
+    given = [KernelSimilarity(ramp), OutputConsistency(keras_collab.schedules.RampDown(0.5, begin=1, steps=2))]
+    hp = keras_tuner.HyperParameters()
+    model = CollabHyperModel(small_network, given, balance=False).build(hp)
+    assert hp.values["kernel_similarity_weight"] == pytest.approx(4.0)
+    assert hp.values["output_consistency_weight"] == pytest.approx(0.5)
+    hp.values["kernel_similarity_weight"] = 7.0
+    model = CollabHyperModel(small_network, given, balance=False).build(hp)
+    assert model.terms["kernel_similarity"].weight.get_config() == {"value": 7.0, "steps": 9, "begin": 0}
+    assert ramp.value == 4.0
+    polynomial = keras.optimizers.schedules.PolynomialDecay(1.0, decay_steps=5)
+    with pytest.raises(ValueError, match=r"weight of 'kernel_similarity' must be a number, a Ramp or a RampDown"):
+        CollabHyperModel(small_network, [KernelSimilarity(polynomial)], balance=False)
 
 
 def test_every_other_column_is_kept(data, tmp_path):

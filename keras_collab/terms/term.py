@@ -16,6 +16,7 @@ from keras_collab._checks import check_range
 from keras_collab.network.head import check_labels, pick_output
 from keras_collab.network.layers import Kernel
 from keras_collab.network.select import NetworkReader, Selection
+from keras_collab.schedules import at_height
 
 Weight = float | Callable[[Any], Any]
 
@@ -194,6 +195,13 @@ class Term(keras.layers.Layer):
             self._weight_setting = checked
         self._weight.assign(checked)
         self._on_schedule.assign(0)
+
+    def set_height(self, value: float) -> None:
+        """Assigns a number to the weight, or to the height of its ramp: then a compiled step has to be made anew."""
+        if self.scheduled:
+            self._weight_setting = at_height(self._weight_setting, value)
+        else:
+            self.weight = value
 
     def weight_at(self, step: Any) -> Any:
         """The weight at training step `step`, an integer scalar; called inside the compiled step."""

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from keras_collab._checks import check_range
 from keras_collab.collab_model import CollabModel
+from keras_collab.schedules import height
 from keras_collab.tools._batches import Batch, check_batches, first_batches
 from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
 
@@ -27,7 +28,7 @@ class TermBalance:
 
     Attributes:
         name: the term's name.
-        before: its weight before.
+        before: its weight before; for a ramp, its `value`.
         weight: its new weight; NaN if its gradient is 0, or the task's is 0 on the weights that the term can change.
         low: lower end of a search, a tenth of `weight`.
         high: upper end of a search, ten times `weight`.
@@ -107,7 +108,8 @@ def balance(
 
     Measures the gradients of the task and of each term on a few training batches, and compares their norms on the
     network's weights that the term can change. Only the weights of the terms are set; a term whose gradient is 0 keeps
-    its weight. Call it right before `fit`, with the network's weights that training starts from.
+    its weight. Call it right before `fit`, with the network's weights that training starts from. For a `Ramp` or
+    `RampDown`, its `value` is set, so the share holds at the ramp's full height.
 
     Gradient norms as the scale of losses come from GradNorm (Chen et al., 2018, arXiv 1711.02257), which adjusts the
     weights throughout training; here they are set once.
@@ -126,7 +128,7 @@ def balance(
 
     Raises:
         TypeError: if the model is not wrapped, or the data are neither arrays nor batches, or lack labels.
-        ValueError: if the model is not compiled or has a scheduled weight, or the data have no batch.
+        ValueError: if the model is not compiled, or a weight follows another schedule, or the data have no batch.
 
     >>> model = keras_collab.wrap(network, keras_collab.recipes.strong())
     >>> model.compile("adam", "sparse_categorical_crossentropy")
@@ -135,12 +137,7 @@ def balance(
     (0.6, 60.0)
     """
     check_compiled(balance, model)
-    scheduled = [term.name for term in model.terms.values() if term.scheduled]
-    if scheduled:
-        raise ValueError(
-            f"`balance` sets numbers, but {scheduled} have a schedule as their weight. Balance terms whose weights are "
-            "numbers, such as those of keras_collab.recipes.strong(), and give the measured weight to a schedule."
-        )
+    before = {term.name: height(term.name, term.weight) for term in model.terms.values()}
     share = check_range(balance, share=share, above=0)
     batches = check_batches(balance, batches)
     batch_size = check_range(balance, batch_size=batch_size, least=1, whole=True)
@@ -148,10 +145,11 @@ def balance(
     task, *by_term = squares.swapaxes(0, 1)
     rows = []
     for term, gradient in zip(model.terms.values(), by_term, strict=True):
-        row = _row(term.name, term.weight, task, gradient, share)
+        row = _row(term.name, before[term.name], task, gradient, share)
         rows.append(row)
         if math.isfinite(row.weight):
-            term.weight = row.weight
+            term.set_height(row.weight)
+    model.make_train_function(force=True)  # It has the old heights of ramps compiled in.
     result = Balance(share, len(squares), tuple(rows))
     if verbose:
         Console().print(result)
@@ -160,7 +158,7 @@ def balance(
 
 def _row(
     name: str,
-    before: Any,
+    before: float,
     task: NDArray[Any],
     term: NDArray[Any],
     share: float,

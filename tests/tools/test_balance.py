@@ -9,6 +9,8 @@ from keras import layers, ops
 import keras_collab
 from keras_collab import IntermediateConsistency, KernelSimilarity, OutputConsistency, balance, wrap
 from keras_collab.network.layers import kernel_of
+from keras_collab.schedules import Ramp
+from keras_collab.tools._copies import terms_like
 
 RATE = 1e-3
 
@@ -102,6 +104,28 @@ def test_data_in_batches(make):
     assert [row.norm for row in found.terms] == pytest.approx([row.norm for row in expected.terms], rel=1e-4)
 
 
+def test_of_a_ramp_the_height_is_set():
+    """The share is as asked for once the ramp is over, and a training that has begun takes the new height."""
+    data = small_data(samples=8)
+    ramp = Ramp(1.0, steps=1)
+    model = compiled(small_network(), [KernelSimilarity(ramp, max_filters=16)], rate=0.0)
+    model.fit(*data, epochs=2, verbose=0)
+    (row,) = balance(model, data, 1, share=0.5, verbose=False).terms
+    assert row.weight == pytest.approx(0.5 * row.task_norm / row.norm)
+    assert (row.before, ramp.value) == (1.0, 1.0)  # The ramp may be another model's as well.
+    history = model.fit(*data, verbose=0).history
+    assert history["kernel_similarity_weight"] == pytest.approx([row.weight])
+    (term,) = terms_like(model)
+    assert term.weight.get_config() == {"value": row.weight, "steps": 1, "begin": 0}
+
+
+def test_the_default_terms_can_be_balanced():
+    model = compiled(small_network(), None, run_eagerly=True)
+    found = balance(model, small_data(), 1, verbose=False)
+    for name, term in model.terms.items():
+        assert term.weight.value == pytest.approx(found.weights[name])
+
+
 class Nothing(keras_collab.Term):
     def call(self, tensors):
         return ops.zeros(())
@@ -184,9 +208,11 @@ def test_bad_input():
         balance(network, data)
     with pytest.raises(ValueError, match=r"call model.compile"):
         balance(wrap(network), data)
-    scheduled = compiled(network, [KernelSimilarity(keras_collab.schedules.Ramp(1.0, steps=5))])
-    with pytest.raises(ValueError, match=r"\['kernel_similarity'\] have a schedule"):
-        balance(scheduled, data)
+    polynomial = keras.optimizers.schedules.PolynomialDecay(1.0, decay_steps=5)
+    for schedule in (polynomial, lambda step: 1.0):
+        scheduled = compiled(network, [KernelSimilarity(schedule)])
+        with pytest.raises(ValueError, match=r"weight of 'kernel_similarity' must be a number, a Ramp or a RampDown"):
+            balance(scheduled, data)
     model = compiled(network, fixed_terms())
     with pytest.raises(ValueError, match=r"`share` must be a number > 0"):
         balance(model, data, share=0)
