@@ -3,7 +3,9 @@
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -60,19 +62,70 @@ def is_evaluating() -> bool:
     return _evaluating.get()
 
 
-@contextlib.contextmanager
-def values_kept(model: keras.Model) -> Iterator[None]:
-    """Gives the variables of a model their values back if training fails before its first step is done.
+class LastState:
+    """The values of a model's variables after its last whole step, on JAX.
 
-    Keras 3.15 on JAX takes the values out of the variables while `fit` runs, and loses them if a step cannot be traced.
+    There `fit` takes the values out of the variables, and each step is given them, deletes them and returns new ones.
+    Keras 3.15 holds these in a local variable, so an error or Ctrl-C at that moment costs the model its weights.
     """
-    kept = [(variable, variable.value) for variable in model.variables]
+
+    def __init__(self):
+        self._values: Sequence[Any] = ()
+
+    def remember(self, model: keras.Model) -> None:
+        """Remembers the values of the variables, before they are taken out."""
+        count = 4 if model.compiled and model.optimizer else 3
+        self._values = [[variable._value for variable in group] for group in _groups(model, count)]
+
+    def remembering(self, step: Any) -> Any:
+        """The function `step(state, data)`, whose new state is remembered in the place of the old one."""
+
+        def remembering_step(state, data):
+            with _ctrl_c_waits():
+                logs, state = step(state, data)
+                self._values = state
+            return logs, state
+
+        return remembering_step
+
+    @contextlib.contextmanager
+    def kept(self, model: keras.Model) -> Iterator[None]:
+        """Gives variables that have lost their values the last ones back if training ends by an exception."""
+        try:
+            yield
+        except BaseException:
+            for group, values in zip(_groups(model, len(self._values)), self._values, strict=False):
+                for variable, value in zip(group, values, strict=True):
+                    if _is_lost(variable._value) and not _is_lost(value):
+                        variable.assign(value)
+            raise  # The values stay: if `evaluate` ends so, the `fit` around it puts deleted ones in once more.
+        self._values = ()
+
+
+def _groups(model: keras.Model, count: int) -> list[Any]:
+    """The variables of the model in the order of Keras' states: 4 groups in training, without the optimizer's 3."""
+    groups = [model.trainable_variables, model.non_trainable_variables, model.metrics_variables]
+    if count == 4:
+        groups.insert(2, model.optimizer.variables)
+    return groups
+
+
+def _is_lost(value: Any) -> bool:
+    return value is None or value.is_deleted()
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Lets Ctrl-C in afterwards only."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    received: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
     try:
         yield
-    except BaseException:
-        # Keras 3.15 on JAX alone: the state after the last whole step, if there was one, goes back first.
-        getattr(model, "jax_state_sync", lambda: None)()
-        for variable, value in kept:
-            if variable._value is None:
-                variable.assign(value)
-        raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            handler(*received[0])

@@ -8,7 +8,7 @@ import keras
 from keras import ops, tree
 
 from keras_collab._choice import check_not_wrapped, checked_terms, select_all, select_default
-from keras_collab._training_step import evaluation, is_evaluating, step_of, training_step, values_kept
+from keras_collab._training_step import LastState, evaluation, is_evaluating, step_of, training_step
 from keras_collab.network.calls import symbolic_ends
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import read_head
@@ -41,6 +41,7 @@ class _Internals:
         self.tap_ids = list(tensors)
         self.tapped = reader.graph.tapped(list(tensors.values()))
         self.training_selections: list[Selection] | None = None
+        self.last_state = LastState()
 
 
 def _tensors_of(selection: Selection) -> list[keras.KerasTensor]:
@@ -142,16 +143,26 @@ class CollabModel(keras.Model):
 
     def fit(self, *args, **kwargs):
         self._internals.graph.check_unchanged()
-        with values_kept(self):
+        with self._internals.last_state.kept(self):
             return super().fit(*args, **kwargs)
 
     def train_on_batch(self, *args, **kwargs):
         self._internals.graph.check_unchanged()
-        return super().train_on_batch(*args, **kwargs)
+        with self._internals.last_state.kept(self):
+            return super().train_on_batch(*args, **kwargs)
 
     def train_step(self, *args, **kwargs):
         with training_step(self):
             return super().train_step(*args, **kwargs)
+
+    def _purge_model_variables(self, *args, **kwargs):  # Keras 3.15 has it on JAX alone.
+        self._internals.last_state.remember(self)
+        super()._purge_model_variables(*args, **kwargs)
+
+    def _make_function(self, step_function, *args, **kwargs):
+        if keras.backend.backend() == "jax":  # What TensorFlow gives a method of this name is not compiled yet.
+            step_function = self._internals.last_state.remembering(step_function)
+        return super()._make_function(step_function, *args, **kwargs)
 
     def call(self, inputs, training=None, mask=None, **kwargs):
         step = step_of(self)
@@ -275,8 +286,12 @@ class CollabModel(keras.Model):
             return super().test_step(*args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
-        with evaluation():
+        with evaluation(), self._internals.last_state.kept(self):
             return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        with self._internals.last_state.kept(self):
+            return super().predict(*args, **kwargs)
 
     def get_metrics_result(self):
         trackers = {id(self._task_tracker)}
