@@ -76,6 +76,16 @@ def check_range(
     return float(value)
 
 
+def check_temperature(owner: Any, temperature: Any) -> float:
+    """Returns a temperature if it, its square and logits divided by it are float32 numbers.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    checked = check_range(owner, temperature=temperature, above=0)
+    return check_range(owner, temperature=checked, least=1e-4, most=1e4)
+
+
 def _name(owner: Any) -> str:
     """The name of a function, or of the class of an object."""
     return getattr(owner, "__name__", type(owner).__name__)

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab._checks import check_range
+from keras_collab._checks import check_range, check_temperature
 from keras_collab._choice import check_not_wrapped
 from keras_collab._training_step import step_of, training_step
 from keras_collab.collab_model import CollabModel
@@ -166,7 +166,7 @@ class MultiHead(Baseline):
     ):
         self.branches = check_range(self, branches=branches, least=2, whole=True)
         self.hard_share = check_range(self, hard_share=hard_share, above=0, most=1)
-        self.temperature = check_range(self, temperature=temperature, above=0)
+        self.temperature = check_temperature(self, temperature)
         self.splits = splits
         super().__init__(network, name)
 
@@ -281,7 +281,7 @@ class Exits(Baseline):
         name: str | None = None,
     ):
         self.soft_share = check_range(self, soft_share=soft_share, least=0, most=1)
-        self.temperature = check_range(self, temperature=temperature, above=0)
+        self.temperature = check_temperature(self, temperature)
         self.bottleneck = bottleneck
         self.hint_weight = check_range(self, hint_weight=hint_weight, least=0)
         self.layers_with_exit = layers

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_collab import OutputConsistency
+from keras_collab import IntermediateConsistency, OutputConsistency
 from keras_collab._checks import check_choice, check_range
 
 
@@ -66,3 +66,12 @@ def test_choices():
 def test_a_term_refuses_what_would_be_zero_in_its_own_precision():
     with pytest.raises(ValueError, match=r"OutputConsistency: `temperature` is used as float32.*temperature=1e-300"):
         OutputConsistency(temperature=1e-300)
+
+
+@pytest.mark.parametrize("make", [OutputConsistency, IntermediateConsistency])
+@pytest.mark.parametrize("temperature", [1e-30, 1e30])
+def test_a_temperature_whose_square_float32_does_not_hold(make, temperature):
+    """NumPy: float32(1e-30) ** 2 is 0, float32(1e30) ** 2 is inf."""
+    with pytest.raises(ValueError, match=r"`temperature` must be a number >= 0.0001 and <= 10000.0. Received: temp"):
+        make(temperature=temperature)
+    assert make(temperature=1e-4).temperature == 1e-4

@@ -158,6 +158,9 @@ def test_already_wrapped_and_a_term_already_used():
         (-1.0, ValueError, r"weight of 'kernel_similarity' must be a number from 0 to 1e38. Received: -1.0"),
         (math.nan, ValueError, r"must be a number from 0 to 1e38. Received: nan"),
         (math.inf, ValueError, r"must be a number from 0 to 1e38. Received: inf"),
+        (1e308, ValueError, r"must be a number from 0 to 1e38. Received: 1e\+308"),
+        (1e-300, ValueError, r"is used as float32, which holds 0 and sizes from 1.2e-38. Received: 1e-300"),
+        (1e-40, ValueError, r"is used as float32, which holds 0 and sizes from 1.2e-38. Received: 1e-40"),
         ("0.5", TypeError, r"must be a number >= 0, or a schedule such as keras_collab.schedules.Ramp.*'0.5'.*str"),
         (True, TypeError, r"must be a number >= 0.*True"),
         (None, TypeError, r"must be a number >= 0.*None"),
@@ -177,6 +180,8 @@ def test_bad_weights(weight, error, message):
     [
         (keras_collab.schedules.Ramp, TypeError, r"is not a schedule: it must turn a training step into one number"),
         (lambda step: None, TypeError, r"is not a schedule"),
+        (lambda step: 1.0 - step / 1000, ValueError, r"must be a number >= 0 at every step. At step 10000 it is -9.0"),
+        (lambda step: float("nan") if step > 50 else 1.0, ValueError, r"At step 100 it is nan"),
         (lambda step: -5.0, ValueError, r"must be a number >= 0 at every step. At step 0 it is -5.0"),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab._checks import check_choice, check_range
+from keras_collab._checks import check_choice, check_temperature
 from keras_collab.network.names import Layers
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.relations import log_relations, pool
@@ -66,7 +66,7 @@ class IntermediateConsistency(Term):
     ):
         super().__init__(weight, name=name, seed=seed)
         self.target = check_choice(self, target=target, choices=_TARGETS)
-        self.temperature = check_range(self, temperature=temperature, above=0)
+        self.temperature = check_temperature(self, temperature)
         self.layers = layers
         self.output_name = output
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab._checks import check_range
+from keras_collab._checks import check_range, check_temperature
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.term import StepTensors, Term, Weight
 
@@ -87,7 +87,7 @@ class OutputConsistency(Term):
         super().__init__(weight, name=name, seed=seed)
         self.parts = check_range(self, parts=parts, least=1, whole=True)
         self.rate = check_range(self, rate=rate, above=0, below=1)
-        self.temperature = check_range(self, temperature=temperature, above=0)
+        self.temperature = check_temperature(self, temperature)
         self.output_name = output
 
     def select(self, network: NetworkReader) -> Selection:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_collab._checks import check_range
+from keras_collab._checks import FLOAT32_TINY, check_range
 from keras_collab.network.head import check_labels, pick_output
 from keras_collab.network.layers import Kernel
 from keras_collab.network.select import NetworkReader, Selection
@@ -22,6 +22,9 @@ Weight = float | Callable[[Any], Any]
 
 # Steps at which a schedule is tried out when a term is made.
 _TRIED_STEPS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
+
+# Times a value of more than 1 it is still a float32.
+_LARGEST_WEIGHT = 1e38
 
 # A term may draw this often in a step before it reaches into the draws of the next one.
 _DRAWS_A_STEP = 256
@@ -256,8 +259,13 @@ def _split_weight(setting: Weight) -> tuple[Any, float]:
 
 def _checked_weight(name: str, weight: Any) -> Weight:
     if isinstance(weight, numbers.Real) and not isinstance(weight, bool):
-        if not 0 <= float(weight) <= 1e38:  # NaN is neither; float32 ends at 3.4e38.
+        if not 0 <= float(weight) <= _LARGEST_WEIGHT:  # NaN is neither.
             raise ValueError(f"The weight of '{name}' must be a number from 0 to 1e38. Received: {weight!r}.")
+        if 0 < float(weight) < FLOAT32_TINY:
+            raise ValueError(
+                f"The weight of '{name}' is used as float32, which holds 0 and sizes from {FLOAT32_TINY:.2g}. "
+                f"Received: {weight!r}. Give 0 for none."
+            )
         return float(weight)
     if not callable(weight):
         raise TypeError(
@@ -278,7 +286,8 @@ def _try_schedule(name: str, schedule: Any, step: int) -> None:
             f"The weight of '{name}' is not a schedule: it must turn a training step into one number. "
             f"Received: {schedule!r}, which at step {step} raises {type(error).__name__}: {error}"
         ) from error
-    if not 0 <= value <= 1e38:
+    # The schedule has computed in float32: a decay may have come down to where there is nothing left.
+    if not 0 <= value <= _LARGEST_WEIGHT:
         raise ValueError(f"The weight of '{name}' must be a number >= 0 at every step. At step {step} it is {value}.")
 
 
