@@ -115,16 +115,23 @@ def interval(pairs):
 
 def write_table(lines, path):
     """One row a job: accuracy of plain training, and the difference of each arm in points, paired by seed."""
-    header = ["job", "network, optimizer, augmentation", "plain", *ARMS[1:]]
+    header = ["job", "network, optimizer, augmentation", "plain, on its training images", *ARMS[1:]]
     table = [header, ["---"] * len(header)]
+    means = []
     for cell in CELLS:
-        plain = [100 * line["accuracy"] for line in lines if (line["name"], line["arm"]) == (cell.name, "plain")]
+        plain = [line for line in lines if (line["name"], line["arm"]) == (cell.name, "plain")]
         if plain:
-            row = [cell.name, f"{cell.network}, {cell.optimizer}, {cell.augment}", f"{np.mean(plain):.1f}"]
+            test = 100 * np.mean([line["accuracy"] for line in plain])
+            train = 100 * np.mean([line["train_accuracy"] for line in plain])
+            row = [cell.name, f"{cell.network}, {cell.optimizer}, {cell.augment}", f"{test:.1f}, {train:.0f}"]
             for arm in ARMS[1:]:
                 row.append(in_words(differences(lines, cell, arm)))
             table.append(row)
-    path.write_text("\n".join("| " + " | ".join(row) + " |" for row in table) + "\n")
+            pairs = differences(lines, cell, "default")
+            if pairs:
+                means.append(np.mean(pairs))
+    text = "\n".join("| " + " | ".join(row) + " |" for row in table)
+    path.write_text(f"{text}\n\nThe mean of the default over {len(means)} jobs is {np.mean(means):+.2f} points.\n")
 
 
 def in_words(pairs):
@@ -135,23 +142,31 @@ def in_words(pairs):
 
 
 def draw(lines, path):
-    """A point and its interval a job: the default less plain training."""
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    """A point and its interval for each job: the default, and the strong recipe, less plain training."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     names = []
     for cell in CELLS:
-        pairs = differences(lines, cell, "default")
-        if len(pairs) > 1:
-            low, high = interval(pairs)
-            axes.plot([low, high], [len(names)] * 2, color="#d1495b", linewidth=2)
-            axes.plot(np.mean(pairs), len(names), "o", color="#d1495b")
+        if len(differences(lines, cell, "default")) > 1:
+            draw_job(axes, differences(lines, cell, "default"), len(names) - 0.15, "#d1495b")
+            draw_job(axes, differences(lines, cell, "strong"), len(names) + 0.15, "#30638e")
             names.append(cell.name)
     axes.axvline(0, color="#6b7785", linewidth=1)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(-8, 8)
-    axes.set_xlabel("test accuracy, default less plain, points (95% interval)", fontsize=8)
+    axes.set_xlim(-10, 10)
+    axes.set_xlabel("test accuracy less that of plain training, points (95% interval)", fontsize=8)
+    for name, color in (("wrap(network)", "#d1495b"), ("recipes.strong()", "#30638e")):
+        axes.plot([], [], "o-", color=color, label=name)
+    axes.legend(fontsize=8, loc="lower left")
     figure.savefig(path, metadata={"Date": None})
+
+
+def draw_job(axes, pairs, height, color):
+    if len(pairs) > 1:
+        low, high = interval(pairs)
+        axes.plot([low, high], [height] * 2, color=color, linewidth=2)
+        axes.plot(np.mean(pairs), height, "o", color=color, markersize=5)
 
 
 def main():
