@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-EPOCHS = 40
+EPOCHS = 400
 
 
 def train(folder, epochs):
@@ -88,6 +88,8 @@ def kill_often(folder, kills, epochs):
         if kill < kills:
             wait_for_an_epoch(process, folder, begun)
             time.sleep(random.uniform(0.0, 1.0))
+            if process.poll() is not None:
+                raise SystemExit(f"The training was over before kill {kill + 1}. Give more --epochs.")
             process.send_signal(signal.SIGKILL)
         process.wait()
     return lost
