@@ -1,14 +1,16 @@
 """What `layers="auto"` stands for: the taps and the kernels that terms read by default.
 
 **Taps** lie at the last block of each stage. Only tensors that depend on the main input and on a layer with weights
-count, so masks, adjacency matrices and second inputs do not matter.
+count, so masks, adjacency matrices and second inputs do not matter. The main input is the one with most layers and
+blocks on every path from it to the output.
 
 - A block ends at a merge (branches with equal position counts are added, averaged, subtracted or concatenated), at a
   composite layer (one that holds layers with weights, or a recurrent one), and after the normalization and activation
   right behind these.
 - A stage is the layers that work at one number of positions. Its tap is its last block end that is on every path from
   input to output. Without blocks, it is the last layer with weights that is on every path. If only paths at other
-  resolutions bypass it, as a U-Net's skips do, it is the last layer; if no tensor is on every path, the widest.
+  resolutions bypass it, as a U-Net's skips do, it is the last layer; if no tensor is on every path, the widest. What
+  is computed at a lower resolution for one factor of a product alone is a gate, not a stage.
 - Stages without blocks that are finer than all stages with blocks are a stem and have no tap, unless they are half of
   the stages.
 - A network with one stage gets four block ends, evenly spaced. Two kinds of blocks that alternate, as attention and
@@ -19,6 +21,7 @@ wider than 1×1 hold a quarter of the weights, only these count. The head, depth
 data itself are left out. A network without convolutions gives every Dense layer but the head.
 """
 
+import keras
 from keras import tree
 
 from keras_collab.network.calls import Call
@@ -37,11 +40,22 @@ def auto_taps(graph: Graph) -> list[Call]:
         count = len(graph.ancestors(output))
         if main is None or count > most:
             main, most = output, count
-    stream = Stream(graph, main)
+    stream = _main_stream(graph, main)
     taps = list(map(stream.end, stream.stages()))
     if len(taps) > 1:
         return sorted(taps, key=graph.calls.index)  # A decoder's stages come from coarse to fine.
     return _evenly(stream.blocks_of_one_stage())
+
+
+def _main_stream(graph: Graph, output: keras.KerasTensor) -> Stream:
+    """The calls from the main input; a condition has fewer on every path, since it stays alive beside the blocks."""
+    first, *others = tree.flatten(graph.inputs)
+    main = Stream(graph, first, output)
+    for start in others:
+        stream = Stream(graph, start, output)
+        if stream.depth > main.depth:
+            main = stream
+    return main
 
 
 def _evenly(calls: list[Call]) -> list[Call]:

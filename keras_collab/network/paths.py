@@ -24,30 +24,6 @@ def computed_from(calls: Sequence[Call], starts: Sequence[keras.KerasTensor]) ->
     return computed
 
 
-def main_input(inputs: Sequence[keras.KerasTensor], calls: Sequence[Call]) -> keras.KerasTensor:
-    """The input from which most layers with weights follow one after the other."""
-    main, most = inputs[0], -1
-    for start in inputs:
-        depth = _depth(calls, start)
-        if depth > most:
-            main, most = start, depth
-    return main
-
-
-def _depth(calls: Sequence[Call], start: keras.KerasTensor) -> int:
-    """The largest number of layers with weights on a path that begins at `start`."""
-    depths = {id(start): 0}
-    for call in calls:
-        depth = -1
-        for x in call.inputs:
-            depth = max(depth, depths.get(id(x), -1))
-        if depth < 0:
-            continue
-        depth += computes(call.operation)
-        depths.update(dict.fromkeys(map(id, call.outputs), depth))
-    return max(depths.values())
-
-
 def alive_after(
     calls: Sequence[Call], output: keras.KerasTensor, counted: set[int]
 ) -> dict[Call, list[keras.KerasTensor]]:
@@ -71,3 +47,20 @@ def alive_after(
                 alive.pop(id(x), None)
         after[call] = list(alive.values())
     return after
+
+
+def products_alone(calls: Sequence[Call]) -> dict[int, Call]:
+    """For the tensors, by id, that every path takes into the same factor of a product, that product; gates are such."""
+    factors: dict[int, tuple[Call, int] | None] = {}
+    for call in reversed(calls):
+        behind = {factors[id(x)] for x in call.outputs if id(x) in factors}
+        through = behind.pop() if len(behind) == 1 else None
+        is_product = type(call.operation).__name__ == "Multiply" and len(set(map(id, call.inputs))) > 1
+        for x in call.inputs:
+            factor = (call, id(x)) if through is None and is_product else through
+            factors[id(x)] = factor if factors.get(id(x), factor) == factor else None
+    products = {}
+    for key, factor in factors.items():
+        if factor is not None:
+            products[key] = factor[0]
+    return products

@@ -1,6 +1,7 @@
 """Blocks and stages of a network between its main input and an output; auto.py has the rules in words."""
 
 import collections
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from keras_collab.network.calls import Call
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
 from keras_collab.network.layers import computes, is_composite
-from keras_collab.network.paths import alive_after, computed_from, main_input
+from keras_collab.network.paths import alive_after, computed_from, products_alone
 
 # A resolution starts a new stage if it is at most this share of the one before, or half of it, rounded up: 149 and 147
 # pixels are one stage, 5, 3 and 2 are three.
@@ -46,10 +47,10 @@ _ENDS_FEATURE_MAPS = (
 
 
 class Stream:
-    """The calls between the main input and an output, and what is known of them.
+    """The calls between an input and an output, and what is known of them.
 
     Attributes:
-        calls: those whose output is the main input's and was computed by trained weights, in topological order.
+        calls: those whose output is the input's and was computed by trained weights, in topological order.
         crossed: those of them whose output is on every path.
         alone: those whose output is on every path but those at other resolutions, such as a decoder's skips.
         readable: those whose output may be tapped: numbers, one row a sample.
@@ -57,22 +58,30 @@ class Stream:
         maps: those of the readable before global pooling whose output has positions.
     """
 
-    def __init__(self, graph: Graph, output: keras.KerasTensor):
+    def __init__(self, graph: Graph, start: keras.KerasTensor, output: keras.KerasTensor):
         self.graph = graph
         self._first = channels_first(graph)
-        inputs = tree.flatten(graph.inputs)
         ancestors = graph.ancestors(output)
-        self._of_any_input = computed_from(ancestors, inputs)
-        computed = computed_from(ancestors, [main_input(inputs, ancestors)])
+        self._of_any_input = computed_from(ancestors, tree.flatten(graph.inputs))
+        computed = computed_from(ancestors, [start])
         self.calls = [call for call in ancestors if id(call.output) in computed]
         self.crossed: set[Call] = set()
         self.alone: set[Call] = set()
-        alive = alive_after(self.calls, output, computed)
-        for call, tensors in alive.items():
+        self._beside: dict[Call, set[int]] = {}
+        for call, tensors in alive_after(self.calls, output, computed).items():
+            self._beside[call] = set(map(id, tensors)) - {id(call.output)}
             self._place(call, tensors)
         self.readable = list(filter(self._is_readable, self.calls))
         self.closing = self._closing()
         self.maps = self._maps()
+
+    @property
+    def depth(self) -> int:
+        """The number of layers with weights and ends of blocks that no path avoids."""
+        count = 0
+        for call in self.crossed:
+            count += call in self.closing or computes(call.operation)
+        return count
 
     def _place(self, call: Call, alive: Sequence[keras.KerasTensor]) -> None:
         """Notes whether a call is on every path, given what is alive after it."""
@@ -129,17 +138,24 @@ class Stream:
         return closing
 
     def _maps(self) -> list[Call]:
-        """The calls whose output has channels and positions, up to global pooling; gates on one position left out."""
+        """The calls whose output has channels and positions, up to global pooling; gates are left out."""
         maps: list[Call] = []
+        products = products_alone(self.calls)
         for call in self.calls:
             has_positions = len(call.output.shape) > 2
             ends = isinstance(call.operation, _ENDS_FEATURE_MAPS) or not has_positions
             if ends and call in self.crossed and maps:
                 break
-            is_gate = call not in self.crossed and self.positions(call.output) == 1
-            if has_positions and not is_gate and call in self.readable:
+            if has_positions and call in self.readable and not self._gates(call, products):
                 maps.append(call)
         return maps
+
+    def _gates(self, call: Call, products: dict[int, Call]) -> bool:
+        """Whether some path avoids a call on one position, or on fewer than the product has that alone reads it."""
+        count = self.positions(call.output)
+        product = products.get(id(call.output))
+        is_coarser = product is not None and count < self.positions(product.output)
+        return call not in self.crossed and (count == 1 or is_coarser)
 
     def _works(self, call: Call) -> bool:
         return call in self.closing or computes(call.operation) or refines(call)
@@ -159,16 +175,16 @@ class Stream:
 
     def _resolutions(self) -> list[list[Call]]:
         """The maps that layers compute, grouped by resolution from fine to coarse."""
+        working = list(filter(self._works, self.maps))
         axes = 1
-        for call in self.maps:
-            axes = max(axes, len(call.output.shape) - 2)
+        for call in working:
+            axes = max(axes, min(2, len(call.output.shape) - 2))
         of_side: dict[float, list[Call]] = {}
-        for call in self.maps:
-            if self._works(call):
-                # As if the positions were a square or a cube: 49 tokens are as coarse as 7×7 pixels.
-                count = self.positions(call.output)
-                side = round(count ** (1 / axes), 6)
-                of_side.setdefault(side, []).append(call)
+        for call in working:
+            # As if the positions were a square, if not a line: 49 tokens are as coarse as 7×7 pixels.
+            count = self.positions(call.output)
+            side = round(count ** (1 / axes), 6)
+            of_side.setdefault(side, []).append(call)
         stages: list[list[Call]] = []
         smallest = 0.0
         for side in sorted(of_side, reverse=True):
@@ -198,8 +214,10 @@ class Stream:
         if not self.crossed.isdisjoint(blocks):
             return blocks
         behind: list[Call] = []
+        before = self._beside[blocks[-1]]
         for call in stage[stage.index(blocks[-1]) + 1 :]:
-            if call in self.alone and (behind or computes(call.operation)):
+            is_alone = call in self.alone and self._beside[call] <= before
+            if is_alone and (behind or computes(call.operation)):
                 behind.append(call)
         return behind or blocks
 
@@ -234,7 +252,7 @@ class Stream:
             elif computes(call.operation) or call in self.closing:
                 ends.append(call)
         blocks = [call for call in ends if call in self.closing]
-        return self._whole(blocks) if 2 * len(blocks) >= len(ends) else ends
+        return self._whole(blocks if 2 * len(blocks) >= len(ends) else ends)
 
     def _whole(self, ends: list[Call]) -> list[Call]:
         """The ends of whole blocks, where two or more kinds of halves follow each other in turn."""
@@ -246,9 +264,15 @@ class Stream:
                 kinds.append([])
         count = len(ends)
         for period in range(1, count):
-            # What comes before the first end includes the stem, and is like no other.
-            if kinds[period + 1 : count] == kinds[1 : count - period]:
-                return ends[(count - 1) % period :: period]
+            first = (count - 1) % period
+            block = list(itertools.chain(*kinds[count - period : count]))
+            # What comes before the first end includes the stem. With fewer halves than a block has it is a stem alone,
+            # unless the block's other halves do not close.
+            begin = list(itertools.chain(*kinds[: first + 1]))
+            is_block = first == period - 1 or begin[-len(block) :] == block
+            is_repeated = kinds[period + 1 : count] == kinds[1 : count - period]
+            if is_repeated and (is_block or period < count - 1):
+                return ends[first if is_block else first + period :: period]
         return ends
 
 

@@ -5,8 +5,41 @@ import zoo
 
 from keras_collab import NetworkReader
 
+# Kernels to be compared, of networks that are convolutional in part: where patches are cut, or words are read.
+KERNELS = {
+    "vision_transformer": [f"block{block}_{side}" for block in (1, 2, 3, 4) for side in ("widen", "narrow")],
+    "convolutional_mixer": ["point1", "point2", "point3", "point4"],
+    "hybrid_of_pixels_and_tokens": ["conv3", "conv4"],
+    "convnext_v2": ["b_down"],
+    "text_convolutions_side_by_side": ["width3", "width4", "width5"],
+    "composite_blocks": ["block_b/convolution", "block_c/convolution", "block_d/convolution"],
+    "graph_convolutions": ["layer1/dense", "layer2/dense", "layer3/dense", "layer4/dense"],
+    "video": ["frames2/later"],
+}
+
 
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_taps(name):
     build, taps = zoo.NETWORKS[name]
     assert [tap.path for tap in NetworkReader(build()).taps()] == taps
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels(name):
+    build, _ = zoo.NETWORKS[name]
+    assert [kernel.path for kernel in NetworkReader(build()).kernels()] == KERNELS[name]
+
+
+@pytest.mark.parametrize("name", ["recurrent_in_both_directions", "einsum_layers"])
+def test_networks_without_kernels_to_compare(name):
+    """Keras' recurrent layers and EinsumDense have no filters that are read."""
+    build, _ = zoo.NETWORKS[name]
+    with pytest.raises(ValueError, match="no layer with two or more filters to compare"):
+        NetworkReader(build()).kernels()
+
+
+@pytest.mark.parametrize("name", ["last_layer_is_no_dense", "einsum_layers"])
+def test_einsum_dense_is_no_head(name):
+    build, _ = zoo.NETWORKS[name]
+    with pytest.raises(ValueError, match=r"layer 'head' \(EinsumDense\)"):
+        NetworkReader(build()).head()

@@ -217,6 +217,19 @@ def u_net_of_residual_blocks():
     return keras.Model(inputs, layers.Conv2D(1, 1, activation="sigmoid", name="head")(x))
 
 
+@expected("b", "c", "joined_conv")
+def features_of_the_first_stage_skip_ahead():
+    """DeepLab V3+ (Chen et al., 2018, arXiv 1802.02611): a skip stays alive beside residual blocks."""
+    inputs = keras.Input((32, 32, 3))
+    x = first = residual(inputs, 4, "a", 2)
+    for name in ("b", "c"):
+        shortcut = convolve(x, 8, f"{name}_shortcut", 2, size=1, activation=None)
+        y = convolve(convolve(x, 8, f"{name}_in", size=1), 8, f"{name}_out", 2, activation=None)
+        x = layers.ReLU(name=name)(layers.Add(name=f"{name}_sum")([shortcut, y]))
+    x = layers.Concatenate(name="joined")([layers.UpSampling2D(4)(x), convolve(first, 4, "skip", size=1)])
+    return classify(inputs, convolve(x, 8, "joined_conv"))
+
+
 @expected("p4", "p3", "smooth")
 def feature_pyramid():
     """Lin et al., 2017, arXiv 1612.03144."""
@@ -228,6 +241,58 @@ def feature_pyramid():
         lateral = convolve(maps, 8, f"{name}_lateral", size=1, activation=None)
         x = layers.Add(name=name)([layers.UpSampling2D()(x), lateral])
     return classify(inputs, convolve(x, 8, "smooth"))
+
+
+@expected("a2", "b2", "c2")
+def dense_connections():
+    """Huang et al., 2017, arXiv 1608.06993."""
+    inputs = keras.Input((16, 16, 3))
+    x = convolve(inputs, 4, "stem")
+    for stage in ("a", "b", "c"):
+        x = x if stage == "a" else layers.AveragePooling2D(2)(convolve(x, 4, f"{stage}_transition", size=1))
+        for name in (f"{stage}1", f"{stage}2"):
+            x = layers.Concatenate(name=name)([x, convolve(x, 4, f"{name}_conv")])
+    return classify(inputs, x)
+
+
+@expected("a_relu", "b_relu", "c_relu")
+def dense_connections_activated_first():
+    inputs = keras.Input((16, 16, 3))
+    x = convolve(inputs, 4, "stem")
+    for stage in ("a", "b", "c"):
+        outputs = [x]
+        for name in ("1", "2"):
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+            outputs.append(convolve(x, 4, f"{stage}{name}", activation=None))
+            x = layers.Concatenate()(outputs)
+        x = layers.ReLU(name=f"{stage}_relu")(layers.BatchNormalization()(x))
+        if stage != "c":
+            x = layers.AveragePooling2D(2)(convolve(x, 4, f"{stage}_transition", size=1))
+    return classify(inputs, x)
+
+
+@expected("a", "b", "c")
+def gates_of_half_the_resolution():
+    """As in GhostNetV2 (Tang et al., 2022, arXiv 2211.12905)."""
+    inputs = x = keras.Input((32, 32, 3))
+    for name in ("a", "b", "c"):
+        x = convolve(x, 8, f"{name}_conv", 2)
+        gate = convolve(layers.AveragePooling2D(2)(x), 8, f"{name}_gate", activation=None)
+        gate = layers.UpSampling2D()(layers.Activation("sigmoid")(layers.BatchNormalization()(gate)))
+        x = layers.Add(name=name)([x, layers.Multiply()([convolve(x, 8, f"{name}_value"), gate])])
+    return classify(inputs, x)
+
+
+@expected("mixed1", "mixed2", "mixed3", "mixed4")
+def convolutional_mixer():
+    """A block is a sum and a convolution behind it (Trockman & Kolter, 2022, arXiv 2201.09792)."""
+    inputs = keras.Input((16, 16, 3))
+    x = convolve(inputs, 8, "patches", 4, size=4)
+    for name in ("1", "2", "3", "4"):
+        y = layers.DepthwiseConv2D(3, padding="same", activation="gelu")(x)
+        x = layers.Add(name=f"sum{name}")([x, y])
+        x = layers.BatchNormalization(name=f"mixed{name}")(convolve(x, 8, f"point{name}", size=1))
+    return classify(inputs, x)
 
 
 @expected("stems", "b", "c", "d", "e")
@@ -255,6 +320,19 @@ def hybrid_of_pixels_and_tokens():
     x = convolve(convolve(inputs, 4, "conv2", 2), 8, "conv3", 2)
     x = layers.Reshape((49, 8))(convolve(x, 8, "conv4", 2))
     x = layers.LayerNormalization(name="whole")(transform(x, 2))
+    return classify(inputs, x)
+
+
+@expected("a", "b", "c")
+def tokens_between_pixels():
+    """Positions are cut into windows and put back by six axes, as in MobileViT (Mehta & Rastegari, 2021)."""
+    inputs = x = keras.Input((32, 32, 3))
+    for name, side in (("a", 8), ("b", 4), ("c", 2)):
+        x = convolve(x, 8, f"{name}_conv", 2)
+        y = ops.transpose(ops.reshape(x, (-1, side, 2, side, 2, 8)), (0, 2, 4, 1, 3, 5))
+        y = transform(ops.reshape(y, (-1, 4, side * side, 8)), 1) if name == "a" else feed(y, f"{name}_fed")
+        y = ops.transpose(ops.reshape(y, (-1, 2, 2, side, side, 8)), (0, 3, 1, 4, 2, 5))
+        x = layers.Add(name=name)([x, ops.reshape(y, (-1, 2 * side, 2 * side, 8))])
     return classify(inputs, x)
 
 
@@ -297,8 +375,8 @@ def volumes():
 @expected("frames1", "frames2")
 def video():
     inputs = x = keras.Input((4, 16, 16, 3))
-    for name in ("frames1", "frames2"):
-        convolution = layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")
+    for name, inner in (("frames1", "earlier"), ("frames2", "later")):
+        convolution = layers.Conv2D(4, 3, strides=2, padding="same", activation="relu", name=inner)
         x = layers.TimeDistributed(convolution, name=name)(x)
     x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)
     return classify(inputs, layers.LSTM(6, name="lstm")(x))
@@ -384,6 +462,29 @@ def last_layer_is_no_dense():
     return keras.Model(inputs, layers.EinsumDense("ab,bc->ac", 3, activation="softmax", name="head")(x))
 
 
+@expected("block1", "block2", "block3", "block4")
+def transformer_with_a_learned_mask():
+    """Layers with weights read the second input, and every block reads what they make of it, as in XLNet."""
+    mask, tokens = keras.Input((12,)), keras.Input((12,), dtype="int32")
+    bias = layers.Dense(12, name="bias2")(layers.Dense(12, activation="relu", name="bias1")(mask))
+    x = layers.Dense(8, name="start")(layers.Embedding(20, 6)(tokens))
+    for name in ("1", "2", "3", "4"):
+        y = layers.Multiply()([layers.Dense(8)(x), layers.Reshape((12, 1))(bias)])
+        x = layers.Add(name=f"block{name}")([x, layers.Dense(8)(y)])
+    return classify([mask, tokens], x)
+
+
+@expected("block1", "block2", "block3", "block4")
+def einsum_layers():
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.EinsumDense("abc,cd->abd", (12, 8), name="start")(layers.Embedding(20, 6)(tokens))
+    for name in ("1", "2", "3", "4"):
+        y = layers.EinsumDense("abc,cd->abd", (12, 16), activation="gelu", name=f"widen{name}")(x)
+        x = layers.Add(name=f"block{name}")([x, layers.EinsumDense("abc,cd->abd", (12, 8), name=f"narrow{name}")(y)])
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(tokens, layers.EinsumDense("ab,bc->ac", 3, activation="softmax", name="head")(x))
+
+
 # Sounds, tables, graphs.
 
 
@@ -405,6 +506,14 @@ def dilated_convolutions():
         y = layers.Conv1D(4, 3, name=f"{name}_a", **settings)(x)
         x = layers.Add(name=name)([x, layers.Conv1D(4, 3, name=f"{name}_b", **settings)(y)])
     return classify(inputs, x)
+
+
+@expected("convolution", "lstm", "mixed")
+def layers_of_different_kinds():
+    inputs = keras.Input((12, 4))
+    x = layers.Conv1D(6, 3, padding="same", activation="relu", name="convolution")(inputs)
+    x = layers.LSTM(6, return_sequences=True, name="lstm")(x)
+    return classify(inputs, layers.Dense(6, activation="relu", name="mixed")(x))
 
 
 @expected("first", "second", "third")
