@@ -6,7 +6,15 @@ import pytest
 from helpers import zero_weights
 from keras import layers, ops
 
-from keras_collab import KernelSimilarity, NetworkReader, OutputConsistency, RepresentationSimilarity, wrap
+from keras_collab import (
+    IntermediateConsistency,
+    KernelSimilarity,
+    NetworkReader,
+    OutputConsistency,
+    RepresentationSimilarity,
+    describe,
+    wrap,
+)
 from keras_collab.network.head import read_head
 
 # Keras 3.15 warns of every nested model that a mask enters, though the layers inside see it.
@@ -241,6 +249,13 @@ def _has_kernels(reader):
         return False
 
 
+@pytest.mark.parametrize("make", [windows, spectrogram])
+def test_size_left_open_inside_the_network_is_described(make):
+    (term,) = describe(wrap(make()[0], [RepresentationSimilarity()]), verbose=False).terms
+    assert term.taps == {tap.path: tap.shape for tap in NetworkReader(make()[0]).taps()}
+    assert None in term.taps["first"][1:]
+
+
 def test_folded_layer_is_refused_by_name():
     network, _ = frames()
     with pytest.raises(ValueError, match=r"layer 'second' .* first axis does not count the samples"):
@@ -275,6 +290,31 @@ def test_override_that_would_be_passed_by_is_refused(method):
 
     with pytest.raises(ValueError, match=rf"'task' \(Task\) overrides {method}.*keras.Model\(network.inputs"):
         wrap(task(**{method: preprocessing}))
+
+
+class Augmented(keras.Sequential):
+    """Trains on noisy data, whatever its subclasses add to it."""
+
+    def train_on_batch(self, x, y=None, **kwargs):
+        return super().train_on_batch(x + 0.1, y, **kwargs)
+
+    def evaluate(self, x=None, y=None, **kwargs):
+        return super().evaluate(x - 0.1, y, **kwargs)
+
+
+class Renamed(Augmented):
+    pass
+
+
+def test_inherited_overrides_of_a_sequential_are_refused():
+    network = Renamed([keras.Input((4,)), layers.Dense(6, activation="relu"), layers.Dense(3)], name="renamed")
+    with pytest.raises(ValueError, match=r"'renamed' \(Renamed\) overrides evaluate, train_on_batch"):
+        wrap(network)
+
+
+def test_own_methods_beside_those_of_keras_are_no_overrides():
+    network = task(embed=lambda self, x: self.layers[1](x), get_config=lambda self: {})
+    assert wrap(network, zero_weights()).unwrap() is network
 
 
 def test_what_the_refusal_advises_works():
@@ -391,7 +431,70 @@ def test_network_that_is_quantized_is_noticed():
         graph.check_unchanged()
 
 
+def convolutional():
+    first = layers.Conv2D(4, 3, activation="relu", name="first")
+    pooled = [layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax", name="head")]
+    return keras.Sequential([keras.Input((8, 8, 3)), first, *pooled], name="pictures")
+
+
+def take_the_head_off(network):
+    network.pop()
+
+
+def add_a_layer(network):
+    network.add(layers.Dense(3, activation="softmax"))
+
+
+def add_a_layer_after_another(network):
+    network.pop()
+    network.add(layers.Dense(3, activation="softmax", name="head"))
+
+
+@pytest.mark.parametrize("change", [take_the_head_off, add_a_layer, add_a_layer_after_another])
+def test_changed_network_is_refused_before_it_trains(change):
+    network = convolutional()
+    model = wrap(network, [OutputConsistency()])
+    change(network)
+    with pytest.raises(ValueError, match=r"Network 'pictures' was changed after it was wrapped"):
+        train(model, uniform(8, 8, 3))
+
+
+def test_network_that_changes_between_two_fits_is_refused():
+    network = convolutional()
+    model = wrap(network, [OutputConsistency()])
+    train(model, uniform(8, 8, 3))
+    add_a_layer_after_another(network)
+    with pytest.raises(ValueError, match=r"Network 'pictures' was changed after it was wrapped"):
+        model.fit(uniform(8, 8, 3), LABELS, verbose=0)
+
+
 # 8. Masks of Keras.
+
+
+def in_both_directions():
+    inputs = keras.Input((8,), dtype="int32")
+    x = layers.Embedding(9, 6, mask_zero=True, name="embedding")(inputs)
+    x = layers.Bidirectional(layers.GRU(4, return_sequences=True), name="both")(x)
+    x = layers.Dense(6, activation="relu", name="mixed")(x)
+    return keras.Model(inputs, head(layers.GlobalAveragePooling1D()(x))), tokens()
+
+
+@pytest.mark.parametrize("make", [masked, in_both_directions])
+def test_embedding_of_padding_changes_no_term(make):
+    values = []
+    for padding in (0.0, 5.0):
+        keras.utils.clear_session(free_memory=False)
+        keras.utils.set_random_seed(3)
+        network, x = make()
+        table = next(layer for layer in network.layers if isinstance(layer, layers.Embedding)).embeddings
+        start = ops.convert_to_numpy(table).copy()
+        start[0] = padding
+        table.assign(start)
+        model = wrap(network, [RepresentationSimilarity(), IntermediateConsistency()])
+        history = train(model, x)
+        values.append([history["representation_similarity"][0], history["intermediate_consistency"][0]])
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-4)
+    assert min(values[0]) > 0
 
 
 @pytest.mark.parametrize(("make", "layer"), [(masked, "b"), (masked_recurrent, "first")])

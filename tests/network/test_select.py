@@ -162,7 +162,7 @@ def test_found_names_each_layer_once(network):
 
 # Errors say what was received, what was expected, how to mend it.
 
-HELP = "`layers` takes a list of names, a regular expression, a function of the layer"
+HELP = "`layers` takes a list of names, a regular expression, a function that takes a layer"
 
 
 @pytest.mark.parametrize("chosen", ["deep_knv", ["hidden", "deep_knv"]])
