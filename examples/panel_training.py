@@ -46,9 +46,10 @@ def train(cell, arm, seed, options):
     elif arm[0].isdigit():
         model = keras_collab.wrap(model, terms_of(arm))
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=SMOOTHING if arm == "label_smoothing" else 0.0)
+    labels = keras.utils.to_categorical(y, classes)
     if arm in ("gce", "strong_gce"):
         loss = keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7)
-    labels = y if arm in ("gce", "strong_gce") else keras.utils.to_categorical(y, classes)  # Keras 3.15: GCE takes integers.
+        labels = y  # This loss takes integers (Keras 3.15).
     epochs = cell.epochs // 2 if arm == "plain_half" else cell.epochs
     steps = epochs * -(-len(x) // cell.batch)
     if cell.backbone:  # First the new head alone, then the whole network.
