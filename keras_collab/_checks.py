@@ -1,9 +1,11 @@
 """Checks of arguments and of installed packages. Each error says what was received and what was expected."""
 
+import difflib
 import importlib
 import math
 import numbers
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 INSTALL = "`pip install 'keras-collab[datasets]'`"
@@ -84,6 +86,13 @@ def check_temperature(owner: Any, temperature: Any) -> float:
     """
     checked = check_range(owner, temperature=temperature, above=0)
     return check_range(owner, temperature=checked, least=1e-4, most=1e4)
+
+
+def close_matches(asked: str, names: Iterable[str]) -> str:
+    """The names that are written much like the one that was asked for, else all of them: the end of a message."""
+    names = list(names)
+    close = difflib.get_close_matches(asked, names, n=3)
+    return f"{'Close matches' if close else 'Names'}: {', '.join(map(repr, close or names))}."
 
 
 def _name(owner: Any) -> str:

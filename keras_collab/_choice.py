@@ -6,11 +6,19 @@ from typing import Any
 
 import keras
 
+from keras_collab._checks import close_matches
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.recipes import gentle
 from keras_collab.terms.term import Term
 
 _RESERVED_NAMES = ("loss", "task_loss")
+
+
+class TermsByName(dict[str, Term]):
+    """The terms of a model by name. A wrong name raises a KeyError with the right ones."""
+
+    def __missing__(self, name: str) -> Term:
+        raise KeyError(f"The model has no term {name!r}. {close_matches(str(name), self)}")
 
 
 def check_not_wrapped(network: Any, *wrappers: type[keras.Model]) -> None:

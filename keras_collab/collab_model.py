@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops, tree
 
 from keras_collab._choice import check_not_wrapped, checked_terms, select_all, select_default
@@ -18,14 +19,28 @@ from keras_collab.terms.term import StepTensors, Term
 
 
 class _StepCounter(keras.layers.Layer):
-    """Counts training steps. A layer of its own, so that weight files of the model load into the plain network."""
+    """Counts training steps. A layer of its own, so that weight files of the model load into the plain network.
 
-    def __init__(self):
+    The file also holds the names of the terms: a file whose terms were dropped or exchanged does not load.
+    """
+
+    def __init__(self, terms: Sequence[Term]):
         super().__init__(trainable=False, name="step_counter")
+        self._names = "\n".join(term.name for term in terms)
         self.step = self.add_weight(
             shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica", name="step"
         )
         self.built = True
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["terms"] = np.frombuffer(self._names.encode(), dtype="uint8")
+
+    def load_own_variables(self, store):
+        names = np.asarray(store["terms"]).astype("uint8").tobytes().decode()
+        if names != self._names:
+            raise ValueError(f"The weights are those of terms {names.split()}, the model has {self._names.split()}.")
+        self.step.assign(store["0"])
 
 
 class _Internals:
@@ -84,6 +99,8 @@ class CollabModel(keras.Model):
     of the network itself. The history has `loss` (the total), `task_loss` (without terms, regularizers and
     `add_loss`), for each term a column of its values before weighting, and `<term>_weight` for a scheduled weight.
 
+    Clones have no terms: give `keras.wrappers.SKLearnClassifier` a function that returns a wrapped model.
+
     Args:
         network: a Functional or built Sequential model.
         terms: terms to add to its loss. Defaults to those of `keras_collab.recipes.gentle()`.
@@ -111,7 +128,7 @@ class CollabModel(keras.Model):
         for term, selection in zip(chosen, selections, strict=True):
             term.attach(selection)
         self._terms = chosen
-        self._counter = _StepCounter()
+        self._counter = _StepCounter(chosen)
         self._task_tracker = keras.metrics.Mean(name="task_loss")
         self._warned_outside = False
 
@@ -123,7 +140,7 @@ class CollabModel(keras.Model):
     @property
     def terms(self) -> dict[str, Term]:
         """The terms by name. A new weight applies at once: `model.terms["kernel_similarity"].weight = 0.5`."""
-        return {term.name: term for term in self._terms}
+        return TermsByName({term.name: term for term in self._terms})
 
     def unwrap(self) -> keras.Model:
         """Returns the network without the terms. Its saved files load where keras_collab is not installed."""
@@ -344,9 +361,17 @@ class CollabModel(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
+        if not isinstance(config.get("terms"), list):
+            raise ValueError(
+                f"The config of '{config['name']}' has no list 'terms'. Received: {config.get('terms')!r}."
+            )
         terms = []
-        for term in config["terms"]:
-            terms.append(keras.saving.deserialize_keras_object(term, custom_objects=custom_objects))
+        for number, saved in enumerate(config["terms"]):
+            try:
+                term = keras.saving.deserialize_keras_object(saved, custom_objects=custom_objects)
+                terms.extend(checked_terms([term]))
+            except (TypeError, ValueError) as error:  # Keras 3.15 shows a TypeError beneath the whole config.
+                raise ValueError(f"Entry {number} of 'terms' in the config of '{config['name']}': {error}") from error
         return cls(network, terms, name=config["name"])
 
 

@@ -1,6 +1,8 @@
 """Nothing is silent: what training warns of, refuses, or leaves out of the loss."""
 
 import importlib.util
+import json
+import zipfile
 
 import keras
 import numpy as np
@@ -320,3 +322,39 @@ def test_saved_patterns_are_names():
     term = keras_collab.KernelSimilarity(layers=r"conv[12]")
     keras_collab.wrap(small_network(), [term])
     assert term.get_config()["layers"] == ["conv1", "conv2"]
+
+
+def change_terms(path, change):
+    """Rewrites the list of terms in the config of a .keras file."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(files["config.json"])
+    change(config["config"]["terms"])
+    files["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda terms: terms.pop(), r"those of terms \['output_consistency', 'kernel_similarity'\], the model has"),
+        (lambda terms: terms.reverse(), r"the model has \['kernel_similarity', 'output_consistency'\]"),
+        (lambda terms: terms.append(3), r"Entry 2 of 'terms' in the config of 'small'.*Received: 3"),
+        (lambda terms: terms[1]["config"].update(weight="heavy"), r"Entry 1 of 'terms' in the config of 'small'"),
+        (lambda terms: terms[1]["config"].update(layers="(a+)+c"), r"'kernel_similarity': layers='\(a\+\)\+c' repeats"),
+    ],
+)
+def test_a_file_whose_terms_were_changed_is_refused(change, message, tmp_path):
+    terms = [keras_collab.OutputConsistency(), keras_collab.KernelSimilarity()]
+    keras_collab.wrap(small_network(), terms).save(tmp_path / "model.keras")
+    change_terms(tmp_path / "model.keras", change)
+    with pytest.raises(ValueError, match=rf"(?s){message}"):
+        keras.saving.load_model(tmp_path / "model.keras")
+
+
+def test_a_wrong_name_of_a_term_has_close_matches():
+    model = keras_collab.wrap(small_network(), [keras_collab.OutputConsistency()])
+    with pytest.raises(KeyError, match=r"no term 'outputconsistency'\. Close matches: 'output_consistency'"):
+        model.terms["outputconsistency"]
