@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_collab._choice import check_not_wrapped, checked_terms, select_all, select_default
+from keras_collab._choice import TermsByName, check_not_wrapped, checked_terms, select_all, select_default
 from keras_collab._training_step import LastState, evaluation, is_evaluating, step_of, training_step
 from keras_collab.network.calls import symbolic_ends
 from keras_collab.network.graph import check_network
