@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -37,7 +38,7 @@ def train(cell, arm, seed, options):
     keras.utils.set_random_seed(seed)
     network = NETWORKS[cell.network](shape, classes)
     if cell.backbone:
-        copy_backbone(backbone(cell, options), network)
+        copy_backbone(backbone(cell, options.data), network)
     model = augmented(cell, network)
     if arm == "default":
         model = keras_collab.wrap(model)
@@ -105,13 +106,14 @@ def terms_of(arm):
     return terms
 
 
-def backbone(cell, options):
-    """The cell's network, trained on all of its backbone's data; the file beside the results keeps it."""
-    path = options.results.with_name(f"backbone-{cell.backbone}.keras")
+def backbone(cell, options.data):
+    """The cell's network, trained on all of its backbone's data; a file in runs/, which git ignores, keeps it."""
+    path = Path(__file__).parents[1] / "runs" / f"backbone-{cell.backbone}.keras"
+    path.parent.mkdir(exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
             large = dataclasses.replace(cell, data=cell.backbone, labels=20000, rate=3e-3, epochs=20, batch=128)
-            x, y, _, _ = load(large, 0, options.data)
+            x, y, _, _ = load(large, 0, folder)
             shape, classes = x.shape[1:], int(y.max()) + 1
             network = NETWORKS[cell.network](shape, classes)
             model = augmented(large, network)
