@@ -106,7 +106,7 @@ def terms_of(arm):
     return terms
 
 
-def backbone(cell, options.data):
+def backbone(cell, folder):
     """The cell's network, trained on all of its backbone's data; a file in runs/, which git ignores, keeps it."""
     path = Path(__file__).parents[1] / "runs" / f"backbone-{cell.backbone}.keras"
     path.parent.mkdir(exist_ok=True)
