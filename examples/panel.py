@@ -147,7 +147,7 @@ def draw(lines, path):
     axes = figure.subplots()
     names = []
     for cell in CELLS:
-        if len(differences(lines, cell, "default")) > 1:
+        if len(differences(lines, cell, "default")) > 2:
             draw_job(axes, differences(lines, cell, "default"), len(names) - 0.15, "#d1495b")
             draw_job(axes, differences(lines, cell, "strong"), len(names) + 0.15, "#30638e")
             names.append(cell.name)
