@@ -79,18 +79,19 @@ def check_range(
 
 
 def check_temperature(owner: Any, temperature: Any) -> float:
-    """Returns a temperature if it, its square and logits divided by it are float32 numbers.
+    """Returns a temperature in [1e-4, 1e4], where its square and logits divided by it stay within float32.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: if it is outside.
     """
-    checked = check_range(owner, temperature=temperature, above=0)
-    return check_range(owner, temperature=checked, least=1e-4, most=1e4)
+    return check_range(owner, temperature=temperature, least=1e-4, most=1e4)
 
 
 def close_matches(asked: str, names: Iterable[str]) -> str:
-    """The names that are written much like the one that was asked for, else all of them: the end of a message."""
+    """The end of a message: the names that are written much like the one that was asked for, else all of them."""
     names = list(names)
+    if not names:
+        return "It has none."
     close = difflib.get_close_matches(asked, names, n=3)
     return f"{'Close matches' if close else 'Names'}: {', '.join(map(repr, close or names))}."
 

@@ -91,6 +91,7 @@ class LastState:
     @contextlib.contextmanager
     def kept(self, model: keras.Model) -> Iterator[None]:
         """Gives variables that have lost their values the last ones back if training ends by an exception."""
+        self._values = list[Any]()  # What a training that ended otherwise left.
         try:
             yield
         except BaseException:
@@ -116,13 +117,19 @@ def _is_lost(value: Any) -> bool:
 
 @contextlib.contextmanager
 def _ctrl_c_waits() -> Iterator[None]:
-    """Lets Ctrl-C in afterwards only."""
+    """Lets Ctrl-C in afterwards only; a second one, while a step compiles or hangs, at once."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
         return
     received: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
+
+    def receive(*arguments: Any) -> None:
+        if received:
+            handler(*arguments)
+        received.append(arguments)
+
+    signal.signal(signal.SIGINT, receive)
     try:
         yield
     finally:

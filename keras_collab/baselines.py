@@ -151,7 +151,7 @@ class MultiHead(Baseline):
             after each of the n stages before the last. Defaults to 1.
         branches: integer >= 2. Branches of each split; there are `branches ** len(splits)` heads. Defaults to 2.
         hard_share: float in (0, 1]. Weight of the labels. Defaults to 0.5.
-        temperature: float > 0. Defaults to 2.
+        temperature: float in [1e-4, 1e4]. Defaults to 2.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class Exits(Baseline):
         network: network to train; it ends in a Dense layer.
         layers: layers that get an exit, or `"auto"`: the end of each stage but the last. Defaults to `"auto"`.
         soft_share: float in [0, 1]. Weight of the network's prediction against the labels. Defaults to 0.3.
-        temperature: float > 0. Defaults to 3.
+        temperature: float in [1e-4, 1e4]. Defaults to 3.
         bottleneck: whether exits have the paper's bottleneck. Defaults to False.
         hint_weight: float >= 0, unused without a bottleneck. Defaults to 1e-4; public reimplementations use 1e-6 on
             the sum over a batch of 128.

@@ -177,7 +177,7 @@ class CollabModel(keras.Model):
         super()._purge_model_variables(*args, **kwargs)
 
     def _make_function(self, step_function, *args, **kwargs):
-        if keras.backend.backend() == "jax":  # What TensorFlow gives a method of this name is not compiled yet.
+        if keras.backend.backend() == "jax":  # TensorFlow would trace the wrapper, and deletes no values.
             step_function = self._internals.last_state.remembering(step_function)
         return super()._make_function(step_function, *args, **kwargs)
 

@@ -141,7 +141,7 @@ def test_bad_input():
         baselines.MultiHead(small_network(), ["relu9"])
     with pytest.raises(ValueError, match=r"already wrapped"):
         baselines.Exits(wrap(small_network()))
-    with pytest.raises(ValueError, match=r"`temperature` must be a number > 0"):
+    with pytest.raises(ValueError, match=r"`temperature` must be a number >= 0.0001"):
         baselines.MultiHead(small_network(), temperature=0)
     with pytest.raises(ValueError, match=r"`splits` must be an integer >= 1"):
         baselines.MultiHead(small_network(), 0)

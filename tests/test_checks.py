@@ -64,7 +64,9 @@ def test_choices():
 
 
 def test_a_term_refuses_what_would_be_zero_in_its_own_precision():
-    with pytest.raises(ValueError, match=r"OutputConsistency: `temperature` is used as float32.*temperature=1e-300"):
+    with pytest.raises(
+        ValueError, match=r"OutputConsistency: `temperature` must be a number >= 0.0001.*temperature=1e-300"
+    ):
         OutputConsistency(temperature=1e-300)
 
 

@@ -213,10 +213,13 @@ def test_a_schedule_cannot_be_assigned_later():
     [
         (
             lambda: OUTPUT(temperature=0),
-            r"OutputConsistency: `temperature` must be a number > 0. Received: temperature=0",
+            r"OutputConsistency: `temperature` must be a number >= 0.0001 and <= 10000.0. Received: temperature=0",
         ),
-        (lambda: OUTPUT(temperature=-2.0), r"`temperature` must be a number > 0"),
-        (lambda: INTERMEDIATE(temperature=0.0), r"IntermediateConsistency: `temperature` must be a number > 0"),
+        (lambda: OUTPUT(temperature=-2.0), r"`temperature` must be a number >= 0.0001 and <= 10000.0"),
+        (
+            lambda: INTERMEDIATE(temperature=0.0),
+            r"IntermediateConsistency: `temperature` must be a number >= 0.0001 and <= 10000.0",
+        ),
         (lambda: INTERMEDIATE(target="labels"), r"`target` must be one of \('outputs', 'deepest'\).*'labels'"),
         (lambda: OUTPUT(parts=2.5), r"`parts` must be an integer >= 1. Received: parts=2.5"),
         (lambda: OUTPUT(rate=1.0), r"`rate` must be a number > 0 and < 1"),

@@ -144,10 +144,11 @@ class CtrlC(keras_collab.Term):
 def test_ctrl_c_while_a_step_runs():
     """The step deletes its old state; Ctrl-C must not come before the new one is kept."""
     model = new_model(CtrlC())
-    for _ in range(5):
+    for step in range(1, 6):
         with pytest.raises(KeyboardInterrupt):
             fit(model, Batches())
         assert all(np.isfinite(value).all() for value in values(model))
+        assert int(model.optimizer.iterations) >= step
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -158,8 +159,19 @@ def test_ctrl_c_in_a_validation_keeps_what_was_trained():
         return send_ctrl_c(y) if is_evaluating() else ops.zeros(())
 
     model = new_model()
+    start = values(model)[0]
     model.compile(model.optimizer, model.loss, metrics=[metric])
     with pytest.raises(KeyboardInterrupt):
         fit(model, Batches(), validation_data=Batches())
     assert all(np.isfinite(value).all() for value in values(model))
-    assert int(model.optimizer.iterations) % STEPS == 0
+    assert int(model.optimizer.iterations) == STEPS
+    assert not np.array_equal(values(model)[0], start)
+
+
+def test_what_an_interrupted_training_left_hides_no_later_error():
+    model = new_model()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, Batches(), callbacks=[Stop("on_train_batch_end", 1)])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"expected shape=\(None, 4\)"):
+        model.fit(np.ones((6, 5)), np.zeros(6), verbose=0)

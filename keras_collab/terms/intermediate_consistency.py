@@ -45,7 +45,7 @@ class IntermediateConsistency(Term):
         weight: number >= 0 or schedule, see `Term`. Defaults to 0.1.
         target: `"outputs"` for the logits of the head, or `"deepest"` for the deepest tap, which needs no head but
             two or more taps. Defaults to `"outputs"`.
-        temperature: float > 0. Divides cosines, which lie in [−1, 1]. Defaults to 0.1.
+        temperature: float in [1e-4, 1e4]. Divides cosines, which lie in [−1, 1]. Defaults to 0.1.
         layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
             stage. Defaults to `"auto"`.
         output: name of the output whose head is the target. Required if the network has several outputs.

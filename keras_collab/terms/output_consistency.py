@@ -67,7 +67,7 @@ class OutputConsistency(Term):
         weight: number >= 0 or schedule, see `Term`. Defaults to 0.1.
         parts: integer >= 1. Number of parts at each step. Defaults to 2.
         rate: float in (0, 1). Dropout rate of the features of a part. Defaults to 0.5.
-        temperature: float > 0. Softens both predictions; 1 leaves them unchanged. Defaults to 2.
+        temperature: float in [1e-4, 1e4]. Softens both predictions; 1 leaves them unchanged. Defaults to 2.
         output: name of the output whose head is read. Required if the network has several outputs.
         name: column in the history. Defaults to `"output_consistency"`.
         seed: integer seed of the masks, see `Term`.

@@ -149,7 +149,7 @@ def balance(
         rows.append(row)
         if math.isfinite(row.weight):
             term.set_height(row.weight)
-    model.make_train_function(force=True)  # It has the old heights of ramps compiled in.
+    model.train_function = None  # It has the old heights of ramps compiled in; `fit` makes it anew.
     result = Balance(share, len(squares), tuple(rows))
     if verbose:
         Console().print(result)
