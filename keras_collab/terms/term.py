@@ -13,10 +13,10 @@ import keras
 from keras import ops
 
 from keras_collab._checks import FLOAT32_TINY, check_range
+from keras_collab._heights import at_height
 from keras_collab.network.head import check_labels, pick_output
 from keras_collab.network.layers import Kernel
 from keras_collab.network.select import NetworkReader, Selection
-from keras_collab.schedules import at_height
 
 Weight = float | Callable[[Any], Any]
 

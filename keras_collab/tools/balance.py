@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_collab._checks import check_range
+from keras_collab._heights import height
 from keras_collab.collab_model import CollabModel
-from keras_collab.schedules import height
 from keras_collab.tools._batches import Batch, check_batches, first_batches
 from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
 
