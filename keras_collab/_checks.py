@@ -5,7 +5,7 @@ import importlib
 import math
 import numbers
 import operator
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 INSTALL = "`pip install 'keras-collab[datasets]'`"
@@ -87,13 +87,10 @@ def check_temperature(owner: Any, temperature: Any) -> float:
     return check_range(owner, temperature=temperature, least=1e-4, most=1e4)
 
 
-def close_matches(asked: str, names: Iterable[str]) -> str:
-    """The end of a message: the names that are written much like the one that was asked for, else all of them."""
-    names = list(names)
-    if not names:
-        return "It has none."
+def close_matches(asked: str, names: Collection[str]) -> str:
+    """A sentence with the names that are written much like the one that was asked for; empty where none is."""
     close = difflib.get_close_matches(asked, names, n=3)
-    return f"{'Close matches' if close else 'Names'}: {', '.join(map(repr, close or names))}."
+    return f"Close matches: {', '.join(map(repr, close))}." if close else ""
 
 
 def _name(owner: Any) -> str:

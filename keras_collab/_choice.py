@@ -18,7 +18,8 @@ class TermsByName(dict[str, Term]):
     """The terms of a model by name. A wrong name raises a KeyError with the right ones."""
 
     def __missing__(self, name: str) -> Term:
-        raise KeyError(f"The model has no term {name!r}. {close_matches(str(name), self)}")
+        others = f"Names: {', '.join(map(repr, self))}." if self else "It has none."
+        raise KeyError(f"The model has no term {name!r}. {close_matches(str(name), self) or others}")
 
 
 def check_not_wrapped(network: Any, *wrappers: type[keras.Model]) -> None:

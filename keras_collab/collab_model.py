@@ -177,7 +177,7 @@ class CollabModel(keras.Model):
         super()._purge_model_variables(*args, **kwargs)
 
     def _make_function(self, step_function, *args, **kwargs):
-        if keras.backend.backend() == "jax":  # TensorFlow would trace the wrapper, and deletes no values.
+        if keras.backend.backend() == "jax":  # Keras 3.15 on TensorFlow would trace the wrapper.
             step_function = self._internals.last_state.remembering(step_function)
         return super()._make_function(step_function, *args, **kwargs)
 

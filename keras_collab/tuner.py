@@ -150,12 +150,11 @@ class CollabHyperModel(keras_tuner.HyperModel):
         """A copy of the term with the weight and settings of a trial."""
         low, high = self.ranges[term.name]
         weight = hp.Float(f"{term.name}_weight", low, high, sampling="log", default=_middle(low, high))
-        tuned: dict[str, Any] = {}
+        tuned: dict[str, Any] = {"weight": at_height(term.weight, weight)}
         for setting, values in self.settings.items():
             owner, _, argument = setting.rpartition(".")
             if owner == term.name:
                 tuned[argument] = _choose(hp, f"{owner}_{argument}", values, term.get_config()[argument])
-        tuned["weight"] = at_height(term.weight, weight)
         return _copy(term, **tuned)
 
     def fit(self, hp: Any, model: keras.Model, *args: Any, **kwargs: Any) -> Any:

@@ -20,10 +20,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import keras
 import keras_tuner
-from panel import Cell, read_results
+from methods import TERMS
+from panel import Cell, train_missing
 from panel_data import load
 from panel_networks import NETWORKS
-from panel_training import augmented, optimizer_of, train
+from panel_training import augmented, optimizer_of
+from records import write
 
 from keras_collab import recipes
 from keras_collab.tuner import CollabHyperModel
@@ -31,7 +33,6 @@ from keras_collab.tuner import CollabHyperModel
 HERE = Path(__file__).parent
 CELL = Cell("human labels", "cifar10", 2000, "resnet10", "sgd", 0.2, 30, "flip", human="worst", batch=128)
 EPOCHS = [10, 20, 30]
-TERMS = ["output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity"]
 
 
 class HyperModel(CollabHyperModel):
@@ -99,19 +100,12 @@ def main():
         found[space] = search(space, options)
         print(space, found[space][0], flush=True)
         path = options.results.with_name(f"human-labels-{space}.json")
-        path.write_text(json.dumps(found[space], indent=1) + "\n")
+        write(path, json.dumps(found[space], indent=1) + "\n")
     plain, terms = found["plain"][0], found["terms"][0]
     tuned = dataclasses.replace(CELL, name="plain, searched", rate=plain["rate"], epochs=plain["epochs"])
     weighed = dataclasses.replace(CELL, name="terms, searched", epochs=terms["epochs"])
     runs = [(tuned, "plain"), (weighed, arm_of(terms)), (weighed, "plain"), (weighed, "default"), (weighed, "strong")]
-    for seed in options.seeds:
-        for cell, arm in runs:
-            done = {(line["name"], line["arm"], line["seed"]) for line in read_results(options.results)}
-            if (cell.name, arm, seed) not in done:
-                line = json.dumps(train(cell, arm, seed, options))
-                with options.results.open("a") as file:
-                    file.write(line + "\n")
-                print(line, flush=True)
+    train_missing([(cell, arm, seed) for seed in options.seeds for cell, arm in runs], options)
 
 
 if __name__ == "__main__":

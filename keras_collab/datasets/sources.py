@@ -1,7 +1,6 @@
 """Well-known data sets, read from this machine. Nothing is downloaded."""
 
 import contextlib
-import difflib
 import gzip
 import os
 import struct
@@ -13,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_collab._checks import INSTALL, require
+from keras_collab._checks import INSTALL, close_matches, require
 from keras_collab.datasets.dataset import Dataset, Split, stratified_order, uncut
 
 _Dir = str | os.PathLike[str] | None
@@ -154,9 +153,8 @@ def load(name: str, **settings: Any) -> Dataset:
     """
     known = {make.__name__: make for make in _NAMED}
     if name not in known:
-        close = difflib.get_close_matches(str(name), known)
-        hint = f"Close matches: {str(close)[1:-1]}. " if close else ""
-        raise ValueError(f"No data set named {name!r}. {hint}Known: {', '.join(known)}; of your own: `image_folder`.")
+        hint = f"{close_matches(str(name), known)} Known: {', '.join(known)}; of your own: `image_folder`.".lstrip()
+        raise ValueError(f"No data set named {name!r}. {hint}")
     return known[name](**settings)
 
 

@@ -1,12 +1,12 @@
 """Layers chosen by a user: by name, by regular expression, or by a function."""
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 
+from keras_collab._checks import close_matches
 from keras_collab.network.calls import Call
 from keras_collab.network.patterns import compile_pattern
 
@@ -111,8 +111,8 @@ def _close_matches(asked: str, calls: Sequence[Call]) -> str:
     for call in calls:
         names[call.name] = None
         names[call.path] = None
-    close = difflib.get_close_matches(asked, names, n=3)
-    return f" Close matches: {quoted(close)}." if close else _names_of(calls)
+    close = close_matches(asked, names)
+    return f" {close}" if close else _names_of(calls)
 
 
 def _names_of(calls: Sequence[Call]) -> str:
