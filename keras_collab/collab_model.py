@@ -99,7 +99,8 @@ class CollabModel(keras.Model):
     of the network itself. The history has `loss` (the total), `task_loss` (without terms, regularizers and
     `add_loss`), for each term a column of its values before weighting, and `<term>_weight` for a scheduled weight.
 
-    Clones have no terms: give `keras.wrappers.SKLearnClassifier` a function that returns a wrapped model.
+    A clone has no terms, which a warning says: give `keras.wrappers.SKLearnClassifier` a function that returns a
+    wrapped model.
 
     Args:
         network: a Functional or built Sequential model.
@@ -330,11 +331,23 @@ class CollabModel(keras.Model):
 
     # The network's own.
 
+    def compute_output_spec(self, *args, **kwargs):
+        return self.network.compute_output_spec(*args, **kwargs)
+
     def summary(self, *args, **kwargs):
         return self.network.summary(*args, **kwargs)
 
     def export(self, *args, **kwargs):
         return self.network.export(*args, **kwargs)
+
+    def _run_through_graph(self, *args, **kwargs):  # Keras 3.15 makes a model with it, and clones one.
+        if hasattr(self, "_counter"):
+            warnings.warn(
+                f"'{self.name}' is cloned. The clone has no terms and trains plainly: wrap a clone of model.unwrap(), "
+                "or give SKLearnClassifier a function that returns a wrapped model.",
+                stacklevel=3,
+            )
+        return super()._run_through_graph(*args, **kwargs)
 
     # Saving.
 

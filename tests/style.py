@@ -46,8 +46,8 @@ def comprehensions(source):
 
 
 def foreign_private_names(sources):
-    """Private attributes that the sources use and none of them defines: those of Keras."""
-    used, defined = set(), set()
+    """Private attributes that the sources use and none of them defines, or takes from `super()`: those of Keras."""
+    used, defined, inherited = set(), set(), set()
     for source in sources:
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -57,8 +57,10 @@ def foreign_private_names(sources):
             elif isinstance(node, ast.Attribute):
                 names = defined if isinstance(node.ctx, ast.Store) else used
                 names.add(node.attr)
+                if isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "super":
+                    inherited.add(node.attr)
     private = set()
-    for name in used - defined:
+    for name in (used - defined) | inherited:
         if name.startswith("_") and not name.startswith("__"):
             private.add(name)
     return private

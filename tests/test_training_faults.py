@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import warnings
 import zipfile
 
 import keras
@@ -13,6 +14,8 @@ from keras import layers, ops
 import keras_collab
 
 BACKEND = keras.backend.backend()
+# Keras 3.15 reads variables with it; `pytest.warns` warns it anew.
+WARNED_ANEW = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 
 def compiled(network, terms, loss="sparse_categorical_crossentropy", **kwargs):
@@ -110,7 +113,7 @@ def in_a_loop(inner, x, y):
             inner.stateless_call(state, others, x, training=True)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras 3.15 on torch; `pytest.warns` warns it anew.
+@WARNED_ANEW
 @pytest.mark.parametrize("train", [in_a_sequential, as_a_student, in_a_loop])
 def test_training_by_another_than_fit_warns_once(train):
     x, y = small_data(16)
@@ -120,18 +123,38 @@ def test_training_by_another_than_fit_warns_once(train):
     assert len([warning for warning in caught if "loss_and_terms" in str(warning.message)]) == 1
 
 
+def model_of_flat_images():
+    flat = keras.Sequential([keras.Input((8 * 8 * 3,)), layers.Reshape((8, 8, 3)), *small_network().layers[1:]])
+    return compiled(flat, [keras_collab.KernelSimilarity()], "categorical_crossentropy", run_eagerly=True)
+
+
 def test_a_classifier_of_scikit_learn_that_makes_the_model_trains_with_the_terms():
-    """From a function; a model itself Keras 3.15 clones, and the clone is plain."""
     pytest.importorskip("sklearn")
     x, y = small_data(16)
 
     def build(X, y):  # noqa: N803
-        flat = keras.Sequential([keras.Input((8 * 8 * 3,)), layers.Reshape((8, 8, 3)), *small_network().layers[1:]])
-        return compiled(flat, [keras_collab.KernelSimilarity()], "categorical_crossentropy", run_eagerly=True)
+        return model_of_flat_images()
 
     classifier = keras.wrappers.SKLearnClassifier(build, fit_kwargs={"verbose": 0})
     classifier.fit(x.reshape(16, -1), y)
     assert classifier.history_.history["kernel_similarity"][0] > 0
+
+
+@WARNED_ANEW
+def test_a_classifier_of_scikit_learn_that_clones_the_model_warns():
+    pytest.importorskip("sklearn")
+    x, y = small_data(16)
+    classifier = keras.wrappers.SKLearnClassifier(model_of_flat_images(), fit_kwargs={"verbose": 0})
+    with pytest.warns(UserWarning, match=r"cloned. The clone has no terms.*wrap a clone of model\.unwrap"):
+        classifier.fit(x.reshape(16, -1), y)
+
+
+def test_a_wrapped_model_in_a_graph_of_layers_is_no_clone():
+    model = keras_collab.wrap(small_network())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        outer = keras.Sequential([keras.Input((8, 8, 3)), model])
+        assert outer.output_shape == model.compute_output_shape((None, 8, 8, 3)) == (None, 3)
 
 
 def test_loss_and_terms_are_those_of_a_training_step():
