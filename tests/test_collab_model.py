@@ -378,14 +378,25 @@ def test_export_is_the_networks(tmp_path):
 NO_FLOAT64 = pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64 unless JAX_ENABLE_X64 is set")
 
 
+def small_transformer():
+    """Three blocks over the rows of an image."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Dense(6)(layers.Reshape((8, 24))(inputs))
+    for _ in range(3):
+        y = layers.LayerNormalization()(x)
+        x = x + layers.MultiHeadAttention(2, 3)(y, y)
+        x = x + layers.Dense(6)(layers.Dense(12, "gelu")(layers.LayerNormalization()(x)))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling1D()(x)))
+
+
+@pytest.mark.parametrize("build", [small_network, small_transformer])
 @pytest.mark.parametrize("floatx", [pytest.param("float64", marks=NO_FLOAT64), "bfloat16"])
-def test_another_floatx_trains_as_the_plain_network(floatx):
+def test_another_floatx_trains_as_the_plain_network(floatx, build):
     x, y = small_data()
     keras.config.set_floatx(floatx)
     try:
-        network = small_network(dtype=floatx)
-        plain, wrapped, *_ = train_both(network, (x, y), compile_kwargs={"metrics": None})
-        model = compile_model(keras_collab.wrap(small_network(dtype=floatx), None), metrics=None)
+        plain, wrapped, *_ = train_both(build(), (x, y), compile_kwargs={"metrics": None})
+        model = compile_model(keras_collab.wrap(build()), metrics=None)
         history = model.fit(x, y, batch_size=8, verbose=0).history
     finally:
         keras.config.set_floatx("float32")

@@ -355,6 +355,17 @@ def spectral_normalization():
     return classify(inputs, x)
 
 
+@expected("both1_active", "both2_active", "both3_active")
+def recurrent_layers_normalized_and_activated():
+    """Normalization and activation belong to the block before them; dropout does not."""
+    inputs = x = keras.Input((12, 4))
+    for name in ("1", "2", "3"):
+        x = layers.Bidirectional(layers.GRU(3, return_sequences=True), name=f"both{name}")(x)
+        x = layers.Activation("tanh", name=f"both{name}_active")(layers.BatchNormalization()(x))
+        x = layers.SpatialDropout1D(0.1)(x)
+    return classify(inputs, x)
+
+
 @expected("a_relu", "b_relu")
 def activations_as_operations():
     inputs = x = keras.Input((16, 16, 3))
