@@ -1,4 +1,4 @@
-"""The scope of a training step, and what a failed one must not cost."""
+"""The scope and the number of a training step, and what a failed one must not cost."""
 
 import contextlib
 import contextvars
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 
 @dataclasses.dataclass
@@ -60,6 +61,31 @@ def evaluation() -> Iterator[None]:
 def is_evaluating() -> bool:
     """Whether an evaluation runs."""
     return _evaluating.get()
+
+
+class StepCounter(keras.layers.Layer):
+    """Counts training steps. A layer of its own, so that weight files of the model load into the plain network.
+
+    The file also holds the names of the terms: a file whose terms were dropped or exchanged does not load.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__(trainable=False, name="step_counter")
+        self._names = "\n".join(names)
+        self.step = self.add_weight(
+            shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica", name="step"
+        )
+        self.built = True
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["terms"] = np.frombuffer(self._names.encode(), dtype="uint8")
+
+    def load_own_variables(self, store):
+        names = np.asarray(store["terms"]).astype("uint8").tobytes().decode()
+        if names != self._names:
+            raise ValueError(f"The weights are those of terms {names.split()}, the model has {self._names.split()}.")
+        self.step.assign(store["0"])
 
 
 class LastState:

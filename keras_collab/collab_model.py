@@ -5,42 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops, tree
 
 from keras_collab._choice import TermsByName, check_not_wrapped, checked_terms, select_all, select_default
-from keras_collab._training_step import LastState, evaluation, is_evaluating, step_of, training_step
+from keras_collab._training_step import LastState, StepCounter, evaluation, is_evaluating, step_of, training_step
 from keras_collab.network.calls import symbolic_ends
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import read_head
 from keras_collab.network.placement import check_same_placement
 from keras_collab.network.select import NetworkReader, Selection, trained_part
 from keras_collab.terms.term import StepTensors, Term
-
-
-class _StepCounter(keras.layers.Layer):
-    """Counts training steps. A layer of its own, so that weight files of the model load into the plain network.
-
-    The file also holds the names of the terms: a file whose terms were dropped or exchanged does not load.
-    """
-
-    def __init__(self, terms: Sequence[Term]):
-        super().__init__(trainable=False, name="step_counter")
-        self._names = "\n".join(term.name for term in terms)
-        self.step = self.add_weight(
-            shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica", name="step"
-        )
-        self.built = True
-
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        store["terms"] = np.frombuffer(self._names.encode(), dtype="uint8")
-
-    def load_own_variables(self, store):
-        names = np.asarray(store["terms"]).astype("uint8").tobytes().decode()
-        if names != self._names:
-            raise ValueError(f"The weights are those of terms {names.split()}, the model has {self._names.split()}.")
-        self.step.assign(store["0"])
 
 
 class _Internals:
@@ -129,7 +103,7 @@ class CollabModel(keras.Model):
         for term, selection in zip(chosen, selections, strict=True):
             term.attach(selection)
         self._terms = chosen
-        self._counter = _StepCounter(chosen)
+        self._counter = StepCounter([term.name for term in chosen])
         self._task_tracker = keras.metrics.Mean(name="task_loss")
         self._warned_outside = False
 

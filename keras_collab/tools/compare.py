@@ -1,6 +1,5 @@
 """Does it help on your own data? Trains a network plain and wrapped from the same initial weights, and compares."""
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import filelock
 import keras
 from keras import tree
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
@@ -24,8 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from keras_collab._checks import check_range
 from keras_collab._files import write_json, write_whole
 from keras_collab.callbacks import Backup
-from keras_collab.collab_model import CollabModel
 from keras_collab.tools._batches import first_batches
+from keras_collab.tools._directory import check_same, owner_of, training_settings
 from keras_collab.tools.arms import Arm, balanced, make_arms
 from keras_collab.tools.balance import balance
 from keras_collab.tools.comparison import Comparison, Run
@@ -88,10 +86,10 @@ def compare(
     _check_data(train, validation)
     folder = Path(tempfile.mkdtemp(prefix="keras_collab-") if directory is None else directory)
     trainer = _Trainer(build_network, train, validation, compile, epochs, batch_size, make_arms(arms), folder)
-    with _owner_of(folder):
+    with owner_of(folder):
         settings = trainer.settings()
         if directory is not None:
-            _check_same(folder, settings)
+            check_same(folder, settings)
         with _progress(verbose) as progress:
             bar = progress.add_task("", total=seeds * len(trainer.arms) * epochs)
             for seed in range(seeds):
@@ -132,7 +130,7 @@ class _Trainer:
         for arm in self.arms:
             network, model = self.make(arm, seed=0)
             settings["parameters"] = network.count_params()
-            settings[f"training of {arm!r}"] = _training_settings(model)
+            settings[f"training of {arm!r}"] = training_settings(model)
         return settings
 
     def run(self, arm: str, seed: int, on_epoch: Callable[[int], Any]) -> None:
@@ -290,49 +288,3 @@ def _metric(model: keras.Model, history: Mapping[str, Any]) -> str:
 
 def _clear(comparison: Comparison) -> bool:
     return all(comparison.difference(arm).clear for arm in comparison.arms[1:])
-
-
-def _training_settings(model: keras.Model) -> dict[str, Any]:
-    """What a model's training depends on, as it is saved."""
-    settings = {"compiled": json.loads(json.dumps(model.get_compile_config(), default=str))}
-    settings["compiled"]["optimizer"]["config"].pop("name", None)  # Keras numbers it: adam_1, adam_2.
-    if isinstance(model, CollabModel):
-        terms = [term.get_config() for term in model.terms.values()]
-        settings["terms"] = [{**term, "seed": None} for term in terms]  # The seed follows from the run's.
-    return settings
-
-
-@contextlib.contextmanager
-def _owner_of(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(folder / "owner.lock", timeout=0):
-            yield
-    except filelock.Timeout:
-        raise ValueError(
-            f"{folder} is in use: another process compares there. Wait for it, or give another directory=."
-        ) from None
-
-
-def _check_same(folder: Path, settings: dict[str, Any]) -> None:
-    """Raises if the folder holds another comparison; says what differs."""
-    path = folder / "comparison.json"
-    settings = json.loads(json.dumps(settings, default=str))
-    if not path.exists():
-        write_json(path, settings)
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    names = [name for name in {**kept, **settings} if kept.get(name) != settings.get(name)]
-    if names:
-        differing = []
-        for name in names:
-            before, now = _shortened(kept.get(name)), _shortened(settings.get(name))
-            differing.append(f"{name}: {before}, now {now}")
-        raise ValueError(
-            f"{folder} holds another comparison. What differs: {'; '.join(differing)}. Give another directory=."
-        )
-
-
-def _shortened(setting: Any) -> str:
-    text = repr(setting)
-    return text if len(text) <= 300 else f"{text[:300]}..."
