@@ -43,6 +43,7 @@ class Cell:
     human: str = ""
     batch: int = 64
     backbone: str = ""
+    mix: bool = False
     arms: tuple[str, ...] = ("plain", "default", "label_smoothing")
 
 
@@ -70,6 +71,7 @@ CELLS = [
     Cell("CIFAR-10N random 1, ResNet-10", "cifar10", 5000, **RESNET10, human="random1", arms=ARMS),
     Cell("CIFAR-10N aggregate, ResNet-10", "cifar10", 5000, **RESNET10, human="aggregate", arms=ARMS),
     Cell("CIFAR-10, 2,000, ResNet-10", "cifar10", 2000, **RESNET10, arms=STRONG),
+    Cell("CIFAR-10, 5,000, CutMix and MixUp", "cifar10", 5000, "resnet10", "adamw", 3e-3, 40, "rand", mix=True),
     Cell("CIFAR-10, 2,000, ResNet-18 of width 32", "cifar10", 2000, "resnet18", "sgd", 0.2, 25, "flip", arms=STRONG),
     Cell("Imagenette, 9,469, ResNet-18", "imagenette", 9469, "resnet18_narrow", "sgd", 0.2, 15, "flip", arms=STRONG),
     Cell("Imagenette, 2,000, VGG-16", "imagenette", 2000, "vgg16", "sgd", 0.1, 25, "flip", arms=STRONG),

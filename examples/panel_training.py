@@ -59,8 +59,11 @@ def train(cell, arm, seed, options):
         model.fit(x, labels, batch_size=cell.batch, epochs=epochs // 4, verbose=0)
         freeze(network, False)
     model.compile(optimizer_of(cell, steps), loss, metrics=["accuracy"], jit_compile=False)
+    data = {"x": x, "y": labels, "batch_size": cell.batch}
+    if cell.mix:
+        data = {"x": mixed(x, labels, cell.batch, seed)}
     started = time.perf_counter()
-    history = model.fit(x, labels, batch_size=cell.batch, epochs=epochs, verbose=0).history
+    history = model.fit(**data, epochs=epochs, verbose=0).history
     seconds = time.perf_counter() - started
     probabilities = model.predict(x_test, batch_size=500, verbose=0)
     likelihood = np.maximum(probabilities[np.arange(len(y_test)), y_test], 1e-7)
@@ -84,6 +87,16 @@ def augmented(cell, network):
     shape = network.input_shape[1:]
     layers = [keras.Input(shape), *augmentation(cell.augment, shape), keras.layers.Rescaling(1 / 127.5, -1)]
     return keras.Sequential([*layers, network])
+
+
+def mixed(x, labels, batch, seed):
+    """Batches with CutMix (Yun et al., 2019, arXiv 1905.04899) and MixUp (Zhang et al., 2018, arXiv 1710.09412)."""
+    import tensorflow as tf
+
+    cut, blend = keras.layers.CutMix(seed=seed), keras.layers.MixUp(seed=seed)
+    data = tf.data.Dataset.from_tensor_slices({"images": x.astype("float32"), "labels": labels.astype("float32")})
+    data = data.shuffle(len(x), seed=seed).batch(batch).map(cut).map(blend)
+    return data.map(lambda pair: (pair["images"], pair["labels"]))
 
 
 def terms_of(arm):
