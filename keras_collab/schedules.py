@@ -48,26 +48,26 @@ class RampDown(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         value: float, >= 0. The weight at the beginning.
-        begin: integer, >= 0. Training step (batch) at which the weight starts to fall.
-        steps: integer, >= 1. Length of the ramp in training steps.
+        steps: integer, >= 1. Length of the ramp in training steps (batches).
+        begin: integer, >= 0. Training step at which the weight starts to fall. Defaults to 0.
 
     Raises:
         ValueError: if an argument is outside its range.
 
-    >>> [float(keras_collab.schedules.RampDown(8.0, begin=2, steps=4)(step)) for step in (0, 2, 3, 6)]
+    >>> [float(keras_collab.schedules.RampDown(8.0, steps=4, begin=2)(step)) for step in (0, 2, 3, 6)]
     [8.0, 8.0, 6.0, 0.0]
     """
 
-    def __init__(self, value: float, begin: int, steps: int):
+    def __init__(self, value: float, steps: int, begin: int = 0):
         self.value = check_range(self, value=value, least=0)
-        self.begin = check_range(self, begin=begin, least=0, whole=True)
         self.steps = check_range(self, steps=steps, least=1, whole=True)
+        self.begin = check_range(self, begin=begin, least=0, whole=True)
 
     def __call__(self, step: Any) -> Any:
         return self.value * (1.0 - _progress(step, self.begin, self.steps))
 
     def get_config(self) -> dict[str, Any]:
-        return {"value": self.value, "begin": self.begin, "steps": self.steps}
+        return {"value": self.value, "steps": self.steps, "begin": self.begin}
 
 
 def _progress(step: Any, begin: int, steps: int) -> Any:

@@ -28,7 +28,7 @@ def weighted_values(history):
     [
         (Ramp(10.0, steps=4), [0, 1, 4, 9], [0.0, 2.5, 10.0, 10.0]),
         (Ramp(10.0, steps=4, begin=2), [0, 2, 3, 6], [0.0, 0.0, 2.5, 10.0]),
-        (RampDown(8.0, begin=2, steps=4), [0, 2, 3, 6, 99], [8.0, 8.0, 6.0, 0.0, 0.0]),
+        (RampDown(8.0, steps=4, begin=2), [0, 2, 3, 6, 99], [8.0, 8.0, 6.0, 0.0, 0.0]),
     ],
 )
 def test_values_of_schedules(schedule, steps, expected):
@@ -39,7 +39,7 @@ def test_values_of_schedules(schedule, steps, expected):
 
 
 def test_heights():
-    ramp, down = Ramp(10.0, steps=4, begin=2), RampDown(8.0, begin=2, steps=4)
+    ramp, down = Ramp(10.0, steps=4, begin=2), RampDown(8.0, steps=4, begin=2)
     assert [height("a", weight) for weight in (0.5, ramp, down)] == [0.5, 10.0, 8.0]
     assert at_height(0.5, 3.0) == 3.0
     assert [float(at_height(ramp, 5.0)(step)) for step in (0, 3, 6)] == [0.0, 1.25, 5.0]
@@ -53,9 +53,9 @@ def test_heights():
     [
         (lambda: Ramp(-1.0, steps=4), r"`value` must be a number >= 0. Received: value=-1.0"),
         (lambda: Ramp(1e308, steps=4), r"Ramp: `value` is used as float32.*Received: value=1e\+308"),
-        (lambda: RampDown(1e-300, begin=0, steps=4), r"RampDown: `value` is used as float32.*Received: value=1e-300"),
+        (lambda: RampDown(1e-300, steps=4, begin=0), r"RampDown: `value` is used as float32.*Received: value=1e-300"),
         (lambda: Ramp(1.0, steps=0), r"`steps` must be an integer >= 1. Received: steps=0"),
-        (lambda: RampDown(1.0, begin=0.5, steps=3), r"`begin` must be an integer >= 0. Received: begin=0.5"),
+        (lambda: RampDown(1.0, steps=3, begin=0.5), r"`begin` must be an integer >= 0. Received: begin=0.5"),
     ],
 )
 def test_bad_schedules(make, message):

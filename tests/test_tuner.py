@@ -108,7 +108,7 @@ def test_the_weighted_loss_is_no_objective(objective, data, tmp_path):
 
 def test_of_a_ramp_the_height_is_searched():
     ramp = keras_collab.schedules.Ramp(4.0, steps=9)
-    given = [KernelSimilarity(ramp), OutputConsistency(keras_collab.schedules.RampDown(0.5, begin=1, steps=2))]
+    given = [KernelSimilarity(ramp), OutputConsistency(keras_collab.schedules.RampDown(0.5, steps=2, begin=1))]
     hp = keras_tuner.HyperParameters()
     model = CollabHyperModel(small_network, given, balance=False).build(hp)
     assert hp.values["kernel_similarity_weight"] == pytest.approx(4.0)
