@@ -68,7 +68,7 @@ class Description:
     wrapped_seconds: float | None = None
 
     def __rich__(self) -> Group:
-        table = Table(title=f"{self.network}: {self.trainable:,} trainable weights", show_lines=True)
+        table = Table(title=f"{self.network}: {self.trainable:,} trainable parameters", show_lines=True)
         for column in ("term", "weight", "reads"):
             table.add_column(column, overflow="fold")
         table.add_column("of the weights", justify="right")
@@ -85,8 +85,8 @@ class Description:
             largest = list(self.unread)[:3]
             layers = [f"{path} ({self.unread[path]:,})" for path in largest]
             remarks.append(
-                f"{100 * unread / self.trainable:.0f}% of the trainable weights lie in layers that no term can change: "
-                f"{', '.join(layers)}. Name layers with `layers=` to change that."
+                f"{100 * unread / self.trainable:.0f}% of the trainable parameters lie in layers that no term can "
+                f"change: {', '.join(layers)}. Name layers with `layers=` to change that."
             )
         if self.plain_seconds and self.wrapped_seconds:
             plain, wrapped = 1000 * self.plain_seconds, 1000 * self.wrapped_seconds

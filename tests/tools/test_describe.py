@@ -88,7 +88,7 @@ def test_most_weights_in_layers_that_no_term_reads(wide, capsys):
     assert description.unread["memory"] == network.get_layer("memory").count_params()
     assert "conv1" not in description.unread
     printed = " ".join(capsys.readouterr().out.split())
-    assert ("of the trainable weights lie in layers that no term can change: memory (14,208)" in printed) == wide
+    assert ("of the trainable parameters lie in layers that no term can change: memory (14,208)" in printed) == wide
 
 
 def test_a_layer_that_is_called_twice_has_two_taps_and_its_weights_count_once():
