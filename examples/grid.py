@@ -28,7 +28,7 @@ def read_grid(path):
         raise ValueError(f"{path} is no TOML file: {error}.") from None
     shared_terms = grid.pop("terms", {})
     if not isinstance(shared_terms, dict) or set(shared_terms) - set(TERMS):
-        raise ValueError(f"{path}: terms must be some of {', '.join(TERMS)}. Received: {list(shared_terms)}.")
+        raise ValueError(f"{path}: terms must be a table of some of {', '.join(TERMS)}. Received: {shared_terms!r}.")
     runs = {}
     for table in _tables(grid, path):
         for settings in _products(table, shared_terms):
@@ -54,6 +54,8 @@ def _tables(grid, path):
     for cell, run in itertools.product(cells, runs):
         table = {**grid, **cell, **run}
         lengths = [len(value) for value in table.values() if isinstance(value, list)]
+        if 0 in lengths:
+            raise ValueError(f"{path}: an empty list makes no run. Received: {table}.")
         count += math.prod(lengths)
         tables.append(table)
     if count > MOST_RUNS:
@@ -90,12 +92,25 @@ def read_results(path):
         except ValidationError as error:
             messages.append(f"{path}:{number} was skipped. {explained(error)}")
             continue
+        if not _is_history(record.get("history", {})):
+            messages.append(f"{path}:{number} was skipped: its history has no columns of numbers.")
+            continue
         first = lines.setdefault(settings.identity, number)
         if first != number:
             messages.append(f"{path}:{number} was skipped: '{settings.label}' is in line {first} already.")
             continue
         results.append((settings, record, number))
     return results, messages
+
+
+def _is_history(history):
+    """Whether a history has a list of numbers, or of None for NaN, in each column."""
+    if not isinstance(history, dict):
+        return False
+    for column in history.values():
+        if not isinstance(column, list) or not all(isinstance(value, int | float | None) for value in column):
+            return False
+    return True
 
 
 def still_to_do(runs, results, path):

@@ -28,7 +28,7 @@ def read(path):
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             messages.append(f"{path}:{number} is cut off or no JSON and was skipped.")
             continue
         if isinstance(record, dict):

@@ -11,7 +11,8 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Layers = str | list[str]
+Temperature = Annotated[float, Field(ge=1e-4, le=1e4)]  # As the terms have it.
+Layers = str | Annotated[list[str], Field(min_length=1)]
 # The forms that terms have by default. Result lines name them, and others that were tried and removed.
 DEFAULT_FORMS = ("dropout", "outputs", "cosine")
 
@@ -30,7 +31,8 @@ class ScheduleSettings(_Strict):
     begin: Annotated[int, Field(ge=0)] = 0
 
 
-Weight = NotNegative | dict[Literal["Ramp", "RampDown"], ScheduleSettings]
+Schedule = Annotated[dict[Literal["Ramp", "RampDown"], ScheduleSettings], Field(min_length=1, max_length=1)]
+Weight = NotNegative | Schedule
 
 
 class _TermSettings(_Strict):
@@ -41,11 +43,11 @@ class _TermSettings(_Strict):
 class OutputSettings(_TermSettings):
     parts: Count = 2
     rate: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    temperature: Positive = 2.0
+    temperature: Temperature = 2.0
 
 
 class IntermediateSettings(_TermSettings):
-    temperature: Positive = 0.1
+    temperature: Temperature = 0.1
     layers: Layers = "auto"
     target: Literal["outputs", "deepest"] = "outputs"
 

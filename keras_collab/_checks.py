@@ -54,7 +54,7 @@ def check_range(
     ((name, value),) = setting.items()
     kind, what = (numbers.Integral, "an integer") if whole else (numbers.Real, "a number")
     good = isinstance(value, kind) and not isinstance(value, bool)
-    good = good and (whole or math.isfinite(value))
+    good = good and (whole or _is_finite(value))
     limits = []
     for sign, bound, holds in (
         (">", above, operator.gt),
@@ -76,6 +76,13 @@ def check_range(
             f"{FLOAT32_MAX:.2g}. Received: {name}={value!r}."
         )
     return float(value)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # An int that no float holds.
+        return False
 
 
 def check_temperature(owner: Any, temperature: Any) -> float:

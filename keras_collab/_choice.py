@@ -1,10 +1,13 @@
 """The terms that a network is wrapped with, and what they read in it."""
 
+import inspect
+import numbers
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_collab._checks import close_matches
 from keras_collab.network.select import NetworkReader, Selection
@@ -51,11 +54,13 @@ def checked_terms(terms: Any) -> list[Term]:
                 f"Term '{term.name}' is already part of a model and holds its state. Make a new one: "
                 f"{type(term).__name__}.from_config(term.get_config())."
             )
-        if {term.name, f"{term.name}_weight"} & columns:
+        if {term.name, f"{term.name}_weight"} & columns or term.name.startswith("val_"):
             raise ValueError(
                 f"The history would have two columns named '{term.name}' or '{term.name}_weight'. The names "
-                f"{_RESERVED_NAMES} are taken; give each term its own name=."
+                f"{_RESERVED_NAMES} and those of validation, 'val_...', are taken; give each term its own name=."
             )
+        if "tensors" not in inspect.signature(term.call).parameters:
+            raise TypeError(f"{type(term).__name__} must have a method call(self, tensors). Received: {term.call}.")
         columns |= {term.name, f"{term.name}_weight"}
     return list(terms)
 
@@ -81,9 +86,35 @@ def select_all(terms: Sequence[Term], reader: NetworkReader) -> list[Selection]:
     selections, errors = [], []
     for term in terms:
         try:
-            selections.append(term.select(reader))
+            selections.append(_checked_selection(term.select(reader)))
         except (TypeError, ValueError) as error:
             errors.append((type(error), f"Term '{term.name}': {error}"))
     if errors:
         raise errors[0][0]("\n".join(message for _, message in errors))
     return selections
+
+
+def _checked_selection(selection: Any) -> Selection:
+    if not isinstance(selection, Selection) or not isinstance(selection.taps, tuple | list):
+        raise TypeError(
+            "select() must return a keras_collab.Selection, with a tuple of taps: "
+            f"Selection(taps=network.taps('auto')). Received: {selection!r}."
+        )
+    return selection
+
+
+def checked_value(term: Term, value: Any) -> Any:
+    """The value of a term at a training step as a float32 scalar.
+
+    Raises:
+        ValueError: if it is none: a value for each sample would be summed, not averaged.
+    """
+    if isinstance(value, numbers.Real):
+        value = ops.convert_to_tensor(value, dtype="float32")
+    if not ops.is_tensor(value) or len(value.shape) > 0:
+        received = f"shape {tuple(value.shape)}" if ops.is_tensor(value) else repr(value)
+        raise ValueError(
+            f"The value of term '{term.name}' must be a scalar. Received: {received}. From one value for each sample "
+            "take tensors.mean_over_samples(values)."
+        )
+    return ops.cast(value, "float32")

@@ -53,7 +53,7 @@ class Backup(keras.callbacks.Callback):
                 f"Backup: `path` must end in '.weights.h5', as Keras' weights do. Received: {str(path)!r}."
             )
         self.epoch = 0
-        self.history: dict[str, list[float]] = {}
+        self.history: dict[str, list[Any]] = {}
 
     def on_train_begin(self, logs=None):
         model = self.model
@@ -63,20 +63,23 @@ class Backup(keras.callbacks.Callback):
             )
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        if self.path.exists():
+        resumes = self.path.exists()
+        if resumes:
             self._restore()
-            # How Keras' own BackupAndRestore tells `fit` where to begin (Keras 3.15).
-            model._initial_epoch = self.epoch
         else:
             self._save()  # What cannot be written is known before the first epoch.
         self._check_room()
+        if resumes:  # How Keras' own BackupAndRestore tells `fit` where to begin (Keras 3.15).
+            model._initial_epoch = self.epoch
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model._initial_epoch = None  # It is meant for this `fit` alone.
 
     def on_epoch_end(self, epoch, logs=None):
         self.epoch = epoch + 1
-        values = {name: float(value) for name, value in (logs or {}).items()}
+        values = {}
+        for name, value in (logs or {}).items():
+            values[name] = np.asarray(value, "float64").tolist()  # A metric may have several values.
         for name in {**self.history, **values}:
             column = self.history.setdefault(name, [float("nan")] * epoch)
             column.append(values.get(name, float("nan")))
@@ -100,13 +103,19 @@ class Backup(keras.callbacks.Callback):
     def _restore(self) -> None:
         with self._open() as file:
             group = file[_ENTRY]
-            entry = json.loads(group["json"][()])
-            if entry["shapes"] != self._shapes():
+            try:
+                entry = json.loads(group["json"][()])
+                shapes, epoch, history = entry["shapes"], int(entry["epoch"]), dict(entry["history"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._unfit(f"its epoch and history cannot be read ({type(error).__name__}: {error})") from error
+            if shapes != self._shapes():
                 raise self._unfit("weights or optimizer have other shapes")
+            if epoch < 0 or any(len(column) != epoch for column in history.values()):
+                raise self._unfit(f"its history is not that of {epoch} epochs")
             for index, variable in enumerate(self._random_states()):
                 variable.assign(np.array(group[f"random{index}"]))
         self.model.load_weights(self.path)
-        self.epoch, self.history = entry["epoch"], entry["history"]
+        self.epoch, self.history = epoch, history
 
     def _open(self) -> h5py.File:
         try:

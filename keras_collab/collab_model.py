@@ -7,7 +7,14 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_collab._choice import TermsByName, check_not_wrapped, checked_terms, select_all, select_default
+from keras_collab._choice import (
+    TermsByName,
+    check_not_wrapped,
+    checked_terms,
+    checked_value,
+    select_all,
+    select_default,
+)
 from keras_collab._training_step import LastState, StepCounter, evaluation, is_evaluating, step_of, training_step
 from keras_collab.network.calls import symbolic_ends
 from keras_collab.network.graph import check_network
@@ -135,6 +142,7 @@ class CollabModel(keras.Model):
 
     def fit(self, *args, **kwargs):
         self._internals.graph.check_unchanged()
+        self._initial_epoch = None  # What a `fit` that ended before its first epoch left.
         with self._internals.last_state.kept(self):
             return super().fit(*args, **kwargs)
 
@@ -230,7 +238,7 @@ class CollabModel(keras.Model):
             sample_weight=weights,
         )
         term.draw_at(number)
-        return term(tensors=tensors)
+        return checked_value(term, term(tensors=tensors))
 
     def _training_selections(self) -> list[Selection]:
         """What each term reads, without frozen kernels and taps behind frozen layers. Reset by `compile`."""
@@ -334,9 +342,14 @@ class CollabModel(keras.Model):
                 f"network, load them there: model.unwrap().load_weights({str(filepath)!r}).\n{error}"
             ) from error
 
-    def save(self, *args, **kwargs):
+    def save(self, filepath, *args, **kwargs):
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"A model with terms is saved as a .keras file. Received: {str(filepath)!r}. Keras' older format does "
+                "not hold the step; for the network alone use model.unwrap().save(...)."
+            )
         self.get_config()  # Raises for what cannot be saved before a file that is already there is opened.
-        return super().save(*args, **kwargs)
+        return super().save(filepath, *args, **kwargs)
 
     def get_config(self):
         return {
@@ -347,11 +360,13 @@ class CollabModel(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        for part, kind in (("name", str), ("network", dict), ("terms", list)):
+            value = config.get(part)
+            if not isinstance(value, kind):
+                raise ValueError(
+                    f"The config of a CollabModel has {part!r}, a {kind.__name__}. Received: {part}={value!r}."
+                )
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
-        if not isinstance(config.get("terms"), list):
-            raise ValueError(
-                f"The config of '{config['name']}' has no list 'terms'. Received: {config.get('terms')!r}."
-            )
         terms = []
         for number, saved in enumerate(config["terms"]):
             try:

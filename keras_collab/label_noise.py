@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,8 +60,9 @@ def symmetric(
     >>> keras_collab.label_noise.symmetric([0, 1, 2, 3], 0.5, classes=4, inclusive=False).rate
     0.5
     """
-    labels = _check_labels(symmetric, labels, rate, classes)
-    random = np.random.default_rng(seed)
+    check_range(symmetric, rate=rate, least=0, most=1)
+    labels = _check_labels(symmetric, labels, classes)
+    random = np.random.default_rng(check_range(symmetric, seed=seed, least=0, whole=True))
     count = round(rate * len(labels))
     drawn = random.permutation(len(labels))[:count]
     noisy = labels.copy()
@@ -99,15 +101,10 @@ def asymmetric(
         ValueError: if labels or pairs are not class indices, their dtype cannot hold all classes, a class is paired
             with itself, or the rate is outside [0, 1].
     """
-    labels = _check_labels(asymmetric, labels, rate, classes)
-    for source, target in pairs.items():
-        inside = 0 <= source < classes and 0 <= target < classes
-        if not inside or source == target:
-            raise ValueError(
-                f"`pairs` must turn classes 0 to {classes - 1} into other ones. Received: {dict(pairs)}. Give the "
-                "pairs of your own classes, pairs={from: to}."
-            )
-    random = np.random.default_rng(seed)
+    check_range(asymmetric, rate=rate, least=0, most=1)
+    labels = _check_labels(asymmetric, labels, classes)
+    _check_pairs(pairs, classes)
+    random = np.random.default_rng(check_range(asymmetric, seed=seed, least=0, whole=True))
     noisy = labels.copy()
     for source, target in pairs.items():
         of_class = random.permutation(np.flatnonzero(labels == source))
@@ -145,10 +142,21 @@ def memorization(predictions: Any, clean: Any, noisy: Any) -> dict[str, float]:
         are predicted as that label; NaN if there are none.
 
     Raises:
-        ValueError: if the three do not have the same number of samples.
+        ValueError: if the three do not have the same number of samples, predictions are not finite scores of two or
+            more classes, or labels are not class indices.
     """
-    predicted = np.argmax(predictions, axis=-1)
-    clean, noisy = np.asarray(clean), np.asarray(noisy)
+    predictions = np.asarray(predictions)
+    if predictions.ndim != 2 or predictions.dtype.kind not in "iuf" or not np.isfinite(predictions).all():
+        raise ValueError(
+            "`predictions` must be finite scores of shape (samples, classes). Received: "
+            f"{predictions.dtype} of shape {predictions.shape}."
+        )
+    classes = predictions.shape[1]
+    if classes < 2:
+        raise ValueError("`predictions` must have a column for each class. Received one: give [1 - p, p] for each p.")
+    clean = _check_labels(memorization, clean, classes)
+    noisy = _check_labels(memorization, noisy, classes)
+    predicted = predictions.argmax(axis=-1)
     if not len(predicted) == len(clean) == len(noisy):
         raise ValueError(
             "Predictions, clean and noisy labels must be of the same samples. Received "
@@ -162,13 +170,19 @@ def memorization(predictions: Any, clean: Any, noisy: Any) -> dict[str, float]:
     return {"clean_accuracy": clean_accuracy, "wrong_fit": wrong_fit}
 
 
-def _check_labels(
-    owner: Any,
-    labels: Any,
-    rate: float,
-    classes: int,
-) -> np.ndarray:
-    check_range(owner, rate=rate, least=0, most=1)
+def _check_pairs(pairs: Any, classes: int) -> None:
+    good = isinstance(pairs, Mapping)
+    for source, target in pairs.items() if good else ():
+        whole = isinstance(source, numbers.Integral) and isinstance(target, numbers.Integral)
+        good = good and whole and 0 <= source < classes and 0 <= target < classes and source != target
+    if not good:
+        raise ValueError(
+            f"`pairs` must turn classes 0 to {classes - 1} into other ones. Received: {pairs!r}. Give the pairs of "
+            "your own classes, pairs={from: to}."
+        )
+
+
+def _check_labels(owner: Any, labels: Any, classes: int) -> np.ndarray:
     check_range(owner, classes=classes, least=2, whole=True)
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":

@@ -1,9 +1,11 @@
 """A training that was interrupted goes on as if it had not been, and its file is whole at every moment."""
 
 import errno
+import json
 import shutil
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -157,6 +159,52 @@ def test_a_file_of_another_model_or_of_something_else_is_named(tmp_path):
         other.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
         with pytest.raises(ValueError, match=rf"{name}.weights.h5 is no backup of the model 'small'.*another path"):
             fit(other, Backup(tmp_path / f"{name}.weights.h5"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda entry: entry.pop("shapes"), "KeyError: 'shapes'"),
+        (lambda entry: entry.update(epoch=-5), "history is not that of -5 epochs"),
+        (lambda entry: entry.update(history={"loss": [1.0]}), "history is not that of 4 epochs"),
+    ],
+)
+def test_a_file_whose_entry_is_damaged_is_named(change, reason, tmp_path):
+    path = tmp_path / "a.weights.h5"
+    _, model = new_model(False)
+    fit(model, Backup(path))
+    with h5py.File(path, "a") as file:
+        group = file["keras_collab_backup"]
+        entry = json.loads(group["json"][()])
+        change(entry)
+        del group["json"]
+        group["json"] = json.dumps(entry)
+    _, other = new_model(False)
+    with pytest.raises(ValueError, match=rf"(?s)a.weights.h5 is no backup of the model.*{reason}"):
+        fit(other, Backup(path))
+
+
+def test_a_metric_of_several_values(tmp_path):
+    x, y = small_data()
+    _, model = new_model(False)
+    model.compile("sgd", "categorical_crossentropy", metrics=[keras.metrics.F1Score()])
+    backup = Backup(tmp_path / "a.weights.h5")
+    model.fit(x, keras.utils.to_categorical(y, 3), epochs=2, verbose=0, callbacks=[backup])
+    assert np.shape(backup.history["f1_score"]) == (2, 3)
+
+
+def test_a_fit_that_another_callback_ends_at_its_start_leaves_no_trace(tmp_path):
+    class Ends(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            raise KeyboardInterrupt
+
+    _, model = new_model(True)
+    fit(model, Backup(tmp_path / "a.weights.h5"))
+    _, model = new_model(True)
+    x, y = small_data()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, epochs=9, verbose=0, callbacks=[Backup(tmp_path / "a.weights.h5"), Ends()])
+    assert len(model.fit(x, y, epochs=2, verbose=0).history["loss"]) == 2
 
 
 def test_the_name_of_the_file_is_checked():

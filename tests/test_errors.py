@@ -281,3 +281,35 @@ def test_saving_with_a_lambda_schedule(tmp_path):
     with pytest.raises(ValueError, match=r"'kernel_similarity' is a function that cannot be saved.*schedules"):
         model.save(tmp_path / "model.keras")
     assert not (tmp_path / "model.keras").exists()
+
+
+def test_a_file_of_keras_older_format_is_refused(tmp_path):
+    model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity()])
+    with pytest.raises(ValueError, match=r"saved as a .keras file. Received: .*model.h5"):
+        model.save(tmp_path / "model.h5")
+    assert not (tmp_path / "model.h5").exists()
+
+
+def test_numbers_of_any_size():
+    with pytest.raises(ValueError, match="must be a number from 0 to 1e38"):
+        keras_collab.KernelSimilarity(10**400)
+    kernels = keras_collab.KernelSimilarity(max_filters=10**400)
+    channels = keras_collab.RepresentationSimilarity(max_positions=10**400)
+    model = keras_collab.wrap(small_network(), [kernels, channels])
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    assert np.isfinite(model.train_on_batch(*small_data(), return_dict=True)["loss"])
+
+
+@pytest.mark.parametrize("weight", [-5.0, math.nan])
+def test_a_loaded_weight_is_checked(weight):
+    term = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity()]).terms["kernel_similarity"]
+    with pytest.raises(ValueError, match="weight of 'kernel_similarity' must be a number from 0 to 1e38"):
+        term.load_own_variables({"0": np.float32(weight), "1": np.int32(0)})
+
+
+@pytest.mark.parametrize("part", ["name", "network", "terms"])
+def test_a_config_without_a_part(part):
+    config = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity()]).get_config()
+    del config[part]
+    with pytest.raises(ValueError, match=f"config of a CollabModel has '{part}'.*Received: {part}=None"):
+        keras_collab.CollabModel.from_config(config)

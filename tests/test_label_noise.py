@@ -78,6 +78,16 @@ def test_memorization():
         (lambda: symmetric(LABELS, 0.5, 1), r"`classes` must be an integer >= 2. Received: classes=1"),
         (lambda: asymmetric(LABELS % 5, 0.4, 5), r"into other ones.*Give the pairs"),
         (lambda: asymmetric(LABELS, 0.4, 10, pairs={1: 1}), r"into other ones"),
+        (lambda: asymmetric(LABELS, 0.4, 10, pairs={1: 2.7}), r"into other ones. Received: \{1: 2.7\}"),
+        (lambda: asymmetric(LABELS, 0.4, 10, pairs=None), r"into other ones. Received: None"),
+        (lambda: symmetric(LABELS, 0.4, 10, seed=-1), r"symmetric: `seed` must be an integer >= 0. Received: seed=-1"),
+        (lambda: pair_flip(LABELS, 0.4, 10, seed=None), r"`seed` must be an integer >= 0. Received: seed=None"),
+        (lambda: memorization([[0.9], [0.1]], [1, 0], [1, 0]), r"must have a column for each class"),
+        (lambda: memorization([0.9, 0.1], [1, 0], [1, 0]), r"scores of shape \(samples, classes\).*\(2,\)"),
+        (lambda: memorization(np.full((2, 3), np.nan), [1, 0], [1, 0]), r"must be finite scores"),
+        (lambda: memorization(None, [1, 0], [1, 0]), r"must be finite scores.*object"),
+        (lambda: memorization(np.eye(2), ["a", "b"], [1, 0]), r"`labels` must be class indices"),
+        (lambda: memorization(np.eye(2), [2, 0], [1, 0]), r"0 to 1 for classes=2. Received: 0 to 2"),
     ],
 )
 def test_bad_input(call, message):

@@ -67,6 +67,8 @@ class Dataset:
                     f"{split.images.shape} and labels {split.labels.shape}."
                 )
             labels = np.unique(split.labels)
+            if labels.dtype.kind not in "iu":
+                raise ValueError(f"{self.name}: labels must be integers. Received: {name} with {labels.dtype} labels.")
             outside = labels[(labels < 0) | (labels >= len(self.classes))]
             if len(outside):
                 raise ValueError(
@@ -144,6 +146,7 @@ class Dataset:
         batch_size = check_range(self, batch_size=batch_size, least=1, whole=True)
         if not len(chosen):
             raise ValueError(f"{self.name}: split '{split}' holds no images. Load the data set with `{split}` above 0.")
+        seed = check_range(self, seed=seed, least=0, whole=True)
         # tf.data is TensorFlow's own pipeline (2.21); the other backends do without TensorFlow.
         make = _tf_batches if keras.backend.backend() == "tensorflow" else _Batches
         return make(chosen, batch_size, shuffle, seed)
@@ -168,7 +171,7 @@ class Dataset:
                 f"{self.name}: `subset` must be an integer from {least}, one image a class, to {count - cut}, all "
                 f"training images without those for validation. Received: {subset=}."
             )
-        order = stratified_order(self.train.labels, seed)
+        order = stratified_order(self.train.labels, check_range(self, seed=seed, least=0, whole=True))
         first, last = order[:kept], order[count - cut :]
         return dataclasses.replace(self, train=self.train[first], validation=self.train[last])
 

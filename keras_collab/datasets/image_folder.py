@@ -70,6 +70,8 @@ def _open(path: Path) -> Iterator[tuple[list[str], Reader]]:
     if path.is_dir():
         yield _folder_names(path), lambda name: _read_file(path, name)
         return
+    if path.exists() and not path.is_file():  # Opening a pipe would wait for somebody who writes to it.
+        raise ValueError(f"{path} must be a folder or a zip. It is neither.")
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:

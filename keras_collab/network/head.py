@@ -131,6 +131,17 @@ def check_labels(head: Head, y_shape: tuple[int | None, ...]) -> None:
         )
 
 
+def check_indices(head: Head, labels: Any) -> None:
+    """Raises a ValueError if labels, a NumPy array, are class indices and one of them is no class."""
+    if head.two_way or labels.shape[1:] == (head.classes,):
+        return
+    if not ((labels >= 0) & (labels < head.classes) & (labels % 1 == 0)).all():
+        raise ValueError(
+            f"Labels for head '{head.path}' must be class indices from 0 to {head.classes - 1}. Received: numbers "
+            f"from {labels.min()} to {labels.max()}."
+        )
+
+
 def pick_output(structure: Any, head: Head | None) -> Any:
     """The labels or sample weights of the head's output, or the only ones."""
     if isinstance(structure, dict) and head is not None:

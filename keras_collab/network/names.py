@@ -31,11 +31,11 @@ def choose(calls: Sequence[Call], layers: Layers, kind: str, network: str) -> li
     """
     if isinstance(layers, str):
         return _named(calls, layers, network) or _matching(calls, layers, kind, network)
-    if callable(layers):
+    if callable(layers) and not isinstance(layers, type | keras.Layer):
         return _accepted(calls, layers, kind, network)
-    _check_names(layers)
+    names = _checked_names(layers)
     chosen = []
-    for name in layers:
+    for name in names:
         named = _named(calls, name, network)
         if not named:
             raise ValueError(f"{_no_name(name, kind, network)}{_close_matches(name, calls)} {LAYERS_HELP}.")
@@ -54,7 +54,7 @@ def _named(calls: Sequence[Call], name: str, network: str) -> list[Call]:
 
 def _matching(calls: Sequence[Call], layers: str, kind: str, network: str) -> list[Call]:
     """The calls of layers whose whole name or path a regular expression matches."""
-    pattern = compile_pattern(layers, LAYERS_HELP)
+    pattern = compile_pattern(layers, (call.path for call in calls), LAYERS_HELP)
     matching, beginning = [], []
     for call in calls:
         if pattern.fullmatch(call.name) or pattern.fullmatch(call.path):
@@ -89,12 +89,13 @@ def _no_name(asked: str, kind: str, network: str) -> str:
     return f"no name of {kind} matches {asked!r} in network '{network}'."
 
 
-def _check_names(layers: Any) -> None:
-    is_valid = isinstance(layers, Sequence) and len(layers) > 0
+def _checked_names(layers: Any) -> Sequence[str]:
+    is_valid = isinstance(layers, list | tuple) and len(layers) > 0
     for name in layers if is_valid else []:
         is_valid = is_valid and isinstance(name, str)
     if not is_valid:
         raise TypeError(f"{LAYERS_HELP}. Received: layers={layers!r}.")
+    return layers
 
 
 def path_of(layer: Any) -> str:

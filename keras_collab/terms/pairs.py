@@ -1,7 +1,6 @@
 """Pairs of columns: their cosines, and unbiased estimates of a mean over all pairs from two random blocks."""
 
 import dataclasses
-import math
 from typing import Any
 
 from keras import ops
@@ -24,11 +23,11 @@ class Blocks:
 
     @property
     def count(self) -> int:
-        return math.ceil(self.size / self.limit)
+        return -(-self.size // self.limit)
 
     @property
     def length(self) -> int:
-        return math.ceil(self.size / self.count)
+        return -(-self.size // self.count)
 
     @property
     def pair_weight(self) -> float:

@@ -121,7 +121,8 @@ class RepresentationSimilarity(Term):
         return Selection(taps=taps)
 
     def call(self, tensors: StepTensors) -> Any:
-        draws = keras.random.uniform((len(tensors.taps), 3, 3), dtype="float32", seed=self.seed_generator)
+        axes = max(3, *(len(tap.shape) - 2 for tap in tensors.taps))  # Of positions; no fewer, so that seeds keep.
+        draws = keras.random.uniform((len(tensors.taps), 3, axes), dtype="float32", seed=self.seed_generator)
         total = ops.zeros((), dtype="float32")
         for index, (tap, mask) in enumerate(zip(tensors.taps, tensors.masks, strict=True)):
             total = total + self._estimate(tap, mask, draws[index])
@@ -160,7 +161,8 @@ def position_grid(sizes: tuple[int, ...], max_positions: int) -> list[tuple[int,
         sizes: lengths of the axes.
         max_positions: largest number of positions to take in all.
     """
-    a_side = max(1, math.floor(max_positions ** (1 / max(1, len(sizes))) + 1e-9))
+    most = min(max_positions, math.prod(sizes))
+    a_side = max(1, math.floor(most ** (1 / max(1, len(sizes))) + 1e-9))
     grid = []
     for size in sizes:
         count = min(a_side, size)

@@ -1,6 +1,7 @@
 """The base class of all terms, and what a term receives at a training step."""
 
 import dataclasses
+import inspect
 import math
 import numbers
 import random
@@ -221,6 +222,10 @@ class Term(keras.layers.Layer):
         seed = ops.convert_to_tensor(self.seed * 2654435761 % 2**31, dtype=state.dtype)
         state.assign(ops.stack([seed, ops.cast(step, state.dtype) * _DRAWS_A_STEP]))
 
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        _checked_weight(self.name, float(ops.convert_to_numpy(self._weight)))
+
     def layers_config(self, layers: Any) -> Any:
         """The value of `layers` for `get_config`: once wrapped, the paths of the layers that it chose."""
         if isinstance(layers, list | tuple):
@@ -232,7 +237,9 @@ class Term(keras.layers.Layer):
         return layers
 
     def get_config(self) -> dict[str, Any]:
-        return {"weight": _serialized_weight(self.name, self.weight), "name": self.name, "seed": self.seed}
+        """The arguments that make the term again: those that it keeps as attributes of the same names."""
+        weight = _serialized_weight(self.name, self.weight)
+        return _arguments(self, {"weight": weight, "name": self.name, "seed": self.seed})
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Term":
@@ -240,6 +247,27 @@ class Term(keras.layers.Layer):
         if isinstance(weight, dict):
             config = {**config, "weight": keras.saving.deserialize_keras_object(weight)}
         return cls(**config)
+
+
+def _arguments(term: Term, common: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a term's `__init__`: the common ones that it takes, and the attributes of the others' names."""
+    kinds = type(term).__mro__
+    made_by = next(kind for kind in kinds if "__init__" in vars(kind))
+    described_by = next(kind for kind in kinds if "get_config" in vars(kind))
+    arguments = {}
+    for name, parameter in list(inspect.signature(vars(made_by)["__init__"]).parameters.items())[1:]:
+        if parameter.kind == parameter.VAR_KEYWORD:
+            arguments.update(common)
+        elif name in common:
+            arguments[name] = common[name]
+        elif hasattr(term, name):
+            arguments[name] = getattr(term, name)
+        elif parameter.kind != parameter.VAR_POSITIONAL and not issubclass(described_by, made_by):
+            raise ValueError(
+                f"Term '{term.name}' does not keep its argument `{name}`, so it can be neither saved nor copied. Write "
+                f"self.{name} = {name} in {made_by.__name__}.__init__, or extend get_config()."
+            )
+    return arguments
 
 
 def _read(term: Term, variable: keras.Variable) -> Any:
@@ -259,7 +287,7 @@ def _split_weight(setting: Weight) -> tuple[Any, float]:
 
 def _checked_weight(name: str, weight: Any) -> Weight:
     if isinstance(weight, numbers.Real) and not isinstance(weight, bool):
-        if not 0 <= float(weight) <= _LARGEST_WEIGHT:  # NaN is neither.
+        if not 0 <= weight <= _LARGEST_WEIGHT:  # type: ignore[operator]  # NaN is neither, and an int of any size is.
             raise ValueError(f"The weight of '{name}' must be a number from 0 to 1e38. Received: {weight!r}.")
         if 0 < float(weight) < FLOAT32_TINY:
             raise ValueError(

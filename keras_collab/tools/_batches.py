@@ -66,7 +66,8 @@ def first_batches(
     if isinstance(data, _Array | dict):
         data = (data,)
     batches = data
-    if isinstance(data, tuple | list):
+    is_list_of_batches = isinstance(data, list) and len(data) > 0 and isinstance(data[0], tuple)
+    if isinstance(data, tuple | list) and not is_list_of_batches:
         batches = _array_batches(data, size)
     for _, batch in zip(range(count), batches, strict=False):
         yield keras.utils.unpack_x_y_sample_weight(tree.map_structure(_numpy, batch))

@@ -2,12 +2,17 @@
 
 import contextlib
 import json
+import math
+import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import filelock
 import keras
+import numpy as np
+from keras import ops, tree
 
 from keras_collab._files import write_json
 from keras_collab.collab_model import CollabModel
@@ -32,7 +37,7 @@ def check_same(folder: Path, settings: dict[str, Any]) -> None:
     settings = json.loads(json.dumps(settings, default=str))
     if not path.exists():
         write_json(path, settings)
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    kept = _read(path)
     names = [name for name in {**kept, **settings} if kept.get(name) != settings.get(name)]
     if names:
         differing = []
@@ -57,3 +62,74 @@ def training_settings(model: keras.Model) -> dict[str, Any]:
         terms = [term.get_config() for term in model.terms.values()]
         settings["terms"] = [{**term, "seed": None} for term in terms]  # The seed follows from the run's.
     return settings
+
+
+def digest(data: Any) -> int:
+    """A number that tells arrays apart."""
+    number = 0
+    for array in tree.flatten(data):
+        if array is not None:
+            array = np.ascontiguousarray(ops.convert_to_numpy(array))
+            number = zlib.crc32(f"{array.dtype} {array.shape}".encode(), number)
+            number = zlib.crc32(array.tobytes(), number)
+    return number
+
+
+def network_digest(network: keras.Model) -> int:
+    """A number that tells networks apart, whatever numbers Keras gives their layers; 0 for one that has no config."""
+    try:
+        text = json.dumps(keras.saving.serialize_keras_object(network), sort_keys=True, default=str)
+    except (NotImplementedError, TypeError, ValueError):
+        return 0
+    text = re.sub(r'"shared_object_id": \d+', "", text)
+    return zlib.crc32(re.sub(r"(_\d+)+\b", "", text).encode())
+
+
+def finite(history: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The history with None for each number that JSON does not have."""
+    columns = {}
+    for name, column in history.items():
+        columns[name] = [value if np.all(np.isfinite(value)) else None for value in column]
+    return columns
+
+
+def read_record(path: Path, epochs: int) -> dict[str, Any]:
+    """The record of a run, with NaN for None.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    record = _read(path)
+    history = record.get("history")
+    if not isinstance(history, dict) or not {"metric", "first_batch"} <= record.keys():
+        raise _damaged(path, "it is no record of a run")
+    columns = {}
+    for name, column in {"seconds_per_step": None, **history}.items():
+        if not isinstance(column, list) or len(column) != epochs:
+            raise _damaged(path, f"its column {name!r} has no {epochs} epochs")
+        columns[name] = [math.nan if value is None else value for value in column]
+    return {**record, "history": columns}
+
+
+def load_weights(network: keras.Model, path: Path) -> None:
+    """Loads weights that a comparison has written."""
+    try:
+        network.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(record, dict):
+        raise _damaged(path, "it is no JSON object")
+    return record
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} cannot be read: {reason}. Delete it to train again what it held, or give another directory=."
+    )

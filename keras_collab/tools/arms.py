@@ -60,8 +60,12 @@ def make_arms(arms: Any) -> dict[str, Arm]:
     for term in strong():
         ready[term.name] = _alone(type(term))
     ready |= {"strong": _wrapper(strong), "label_smoothing": label_smoothing, "balanced": balanced}
-    if isinstance(arms, Mapping):
+    if isinstance(arms, Mapping) and arms:
         return {name: _arm(name, arm) for name, arm in arms.items()}
+    if not isinstance(arms, tuple | list) or not arms:
+        raise TypeError(
+            f"`arms` must be names, such as ['plain', 'wrapped'], or a dict of functions by name. Received: {arms!r}."
+        )
     unknown = [name for name in arms if name not in ready]
     if unknown:
         raise ValueError(
@@ -71,16 +75,30 @@ def make_arms(arms: Any) -> dict[str, Arm]:
     return {name: ready[name] for name in arms}
 
 
-def _arm(name: str, arm: Any) -> Arm:
+def _arm(name: Any, arm: Any) -> Arm:
+    if not isinstance(name, str):
+        raise TypeError(f"The names of arms must be strings. Received: {name!r}.")
     if arm is None:
         return plain
-    if not callable(arm):
+    if not callable(arm) or isinstance(arm, keras.Layer):
         raise TypeError(
             f"Arm {name!r} must be None for plain training, a function that turns a network into a model, or one "
             "without arguments that makes a list of terms: lambda: [keras_collab.KernelSimilarity()]. Received: "
             f"{arm!r}."
         )
     return arm if inspect.signature(arm).parameters else _wrapper(arm)
+
+
+def check_trains(name: str, model: Any, network: keras.Model) -> None:
+    """Raises if an arm's model does not train the network that the arm was given."""
+    trains = isinstance(model, keras.Model) and {id(weight) for weight in network.weights} <= {
+        id(weight) for weight in model.weights
+    }
+    if not trains:
+        raise TypeError(
+            f"Arm {name!r} must return a model that trains the network that it is given, such as "
+            f"keras_collab.wrap(network). Received: {model!r}."
+        )
 
 
 def _alone(kind: type[Term]) -> Arm:

@@ -1,30 +1,36 @@
 """Does it help on your own data? Trains a network plain and wrapped from the same initial weights, and compares."""
 
 import dataclasses
-import json
-import math
 import shutil
 import statistics
 import tempfile
 import time
 import warnings
 import weakref
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import keras
-from keras import tree
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from keras_collab._checks import check_range
 from keras_collab._files import write_json, write_whole
 from keras_collab.callbacks import Backup
 from keras_collab.tools._batches import first_batches
-from keras_collab.tools._directory import check_same, owner_of, training_settings
-from keras_collab.tools.arms import Arm, balanced, make_arms
+from keras_collab.tools._directory import (
+    check_same,
+    digest,
+    finite,
+    load_weights,
+    network_digest,
+    owner_of,
+    read_record,
+    training_settings,
+)
+from keras_collab.tools.arms import Arm, balanced, check_trains, make_arms
 from keras_collab.tools.balance import balance
 from keras_collab.tools.comparison import Comparison, Run
 
@@ -83,9 +89,17 @@ def compare(
     """
     epochs = check_range(compare, epochs=epochs, least=1, whole=True)
     seeds = check_range(compare, seeds=seeds, least=1, whole=True)
+    if batch_size is not None:
+        batch_size = check_range(compare, batch_size=batch_size, least=1, whole=True)
+    for name, function in {"build_network": build_network, "compile": compile}.items():
+        if not callable(function):
+            raise TypeError(f"compare: `{name}` must be a function. Received: {name}={function!r}.")
     _check_data(train, validation)
+    ways = make_arms(arms)
     folder = Path(tempfile.mkdtemp(prefix="keras_collab-") if directory is None else directory)
-    trainer = _Trainer(build_network, train, validation, compile, epochs, batch_size, make_arms(arms), folder)
+    trainer = _Trainer(build_network, train, validation, compile, epochs, batch_size, ways, folder)
+    if directory is None:
+        weakref.finalize(trainer, shutil.rmtree, folder, ignore_errors=True)  # The comparison holds the trainer.
     with owner_of(folder):
         settings = trainer.settings()
         if directory is not None:
@@ -100,10 +114,7 @@ def compare(
                 if stop_early and seed >= 2 and _clear(trainer.comparison()):
                     break
             progress.update(bar, completed=len(trainer.runs) * epochs)
-    comparison = trainer.comparison()
-    if directory is None:
-        weakref.finalize(comparison, shutil.rmtree, folder, ignore_errors=True)
-    return comparison
+    return trainer.comparison()
 
 
 @dataclasses.dataclass
@@ -127,9 +138,12 @@ class _Trainer:
         """What the runs of one directory depend on. Makes each model once: what fails, fails before any training."""
         settings = {"epochs": self.epochs, "batch_size": self.batch_size, "backend": keras.backend.backend()}
         settings["arms"] = list(self.arms)
+        for name, data in {"train": self.train, "validation": self.validation}.items():
+            if isinstance(data, tuple | list):  # Datasets and loaders may shuffle: `run` looks at their first batch.
+                settings[f"digest of {name}"] = digest(data)
         for arm in self.arms:
             network, model = self.make(arm, seed=0)
-            settings["parameters"] = network.count_params()
+            settings["parameters"], settings["digest of the network"] = network.count_params(), network_digest(network)
             settings[f"training of {arm!r}"] = training_settings(model)
         return settings
 
@@ -139,12 +153,14 @@ class _Trainer:
         if not path.exists():
             write_json(path, self.train_one(arm, seed, on_epoch))
             self.path(arm, seed, "-backup.weights.h5").unlink(missing_ok=True)
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_record(path, self.epochs)
         self.metric = self.metric or record["metric"]
-        history = {name: [math.nan if v is None else v for v in column] for name, column in record["history"].items()}
+        history = record["history"]
         if self.metric not in history:
             raise ValueError(f"Arm {arm!r} has no column {self.metric!r}, by which arms are compared: {list(history)}.")
-        if self.first_batches.setdefault(seed, record["first_batch"]) != record["first_batch"]:
+        if seed not in self.first_batches:
+            self.first_batches[seed] = self.first_batch_digest(seed)
+        if self.first_batches[seed] != record["first_batch"]:
             warnings.warn(
                 "The arms of a seed begin with different training batches, so that the runs are not pairs: the data "
                 "continue their shuffling from run to run, or are not those of the directory. Give train= as a "
@@ -159,16 +175,21 @@ class _Trainer:
         if self.arms[arm] is balanced:
             balance(model, _made(self.train), batch_size=self.batch_size or 32, verbose=False)
         keras.utils.set_random_seed(seed)
-        first_batch = _digest(_made(self.train))
+        first_batch = self.first_batch_digest(seed)
         keras.utils.set_random_seed(seed)
         backup = Backup(self.path(arm, seed, "-backup.weights.h5"))
         self.fit(model, [_Watch(seed * self.epochs, on_epoch), backup])
         write_whole(self.path(arm, seed, ".weights.h5"), network.save_weights)
-        history = {
-            name: [value if math.isfinite(value) else None for value in column]
-            for name, column in backup.history.items()
-        }
-        return {"metric": _metric(model, history), "history": history, "first_batch": first_batch}
+        metric = _metric(model, backup.history)
+        return {"metric": metric, "history": finite(backup.history), "first_batch": first_batch}
+
+    def first_batch_digest(self, seed: int) -> int:
+        """A number that tells the first training batches of a seed apart."""
+        keras.utils.set_random_seed(seed)
+        number = 0
+        for batch in first_batches(compare, _made(self.train), count=1, size=32):
+            number = digest(batch)
+        return number
 
     def fit(self, model: keras.Model, callbacks: list[keras.callbacks.Callback]) -> None:
         train = _made(self.train)
@@ -185,6 +206,8 @@ class _Trainer:
         """The network and the model that trains it, compiled; in all arms of a seed with the same weights."""
         keras.utils.set_random_seed(seed)
         network = self.build_network()
+        if not isinstance(network, keras.Model):
+            raise TypeError(f"`build_network` must return a network. Received: {network!r}.")
         if network is self.latest_network:
             raise ValueError("`build_network` must make a new network at each call. Received the same one twice.")
         self.latest_network = network
@@ -192,10 +215,11 @@ class _Trainer:
             raise ValueError("`build_network` must not compile the network: what trains it is compiled by `compile`.")
         start = self.folder / f"seed{seed}-start.weights.h5"
         if start.exists():
-            network.load_weights(start)
+            load_weights(network, start)
         else:
             write_whole(start, network.save_weights)
         model = self.arms[arm](network)
+        check_trains(arm, model, network)
         if not model.compiled:
             self.compile(model)
         if not model.compiled:
@@ -205,7 +229,7 @@ class _Trainer:
     def load(self, arm: str, seed: int) -> keras.Model:
         """The trained network of a run."""
         network = self.build_network()
-        network.load_weights(self.path(arm, seed, ".weights.h5"))
+        load_weights(network, self.path(arm, seed, ".weights.h5"))
         return network
 
     def path(self, arm: str, seed: int, suffix: str) -> Path:
@@ -234,6 +258,12 @@ class _Watch(keras.callbacks.Callback):
         self.seconds = (time.perf_counter() - self.started) / self.steps
 
     def on_epoch_end(self, epoch, logs=None):
+        metric = _metric(self.model, logs)
+        if np.ndim(logs[metric]) > 0:
+            raise ValueError(
+                f"compare: the first metric must be one number. Received: {metric}={logs[metric]}. Give it "
+                "average='macro', or put another metric first."
+            )
         logs["seconds_per_step"] = self.seconds
         self.report(epoch + 1)
 
@@ -257,7 +287,7 @@ def _progress(verbose: bool) -> Progress:
 
 def _check_data(train: Any, validation: Any) -> None:
     for name, data in {"train": train, "validation": validation}.items():
-        if data is None or isinstance(data, Iterator):
+        if data is None or isinstance(data, Iterator) or hasattr(data, "__array__"):
             raise ValueError(
                 f"`{name}` must be data that can be iterated more than once: (x, y), a dataset or loader, or a "
                 f"function that makes them. Received: {data!r}."
@@ -267,15 +297,6 @@ def _check_data(train: Any, validation: Any) -> None:
 def _made(data: Any) -> Any:
     """The data, made now if they were given as a function."""
     return data() if callable(data) else data
-
-
-def _digest(data: Any) -> int:
-    """A number that tells first batches apart."""
-    number = 0
-    for batch in first_batches(compare, data, count=1, size=32):
-        for array in tree.flatten(batch):
-            number = zlib.crc32(b"" if array is None else array.tobytes(), number)
-    return number
 
 
 def _metric(model: keras.Model, history: Mapping[str, Any]) -> str:

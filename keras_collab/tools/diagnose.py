@@ -13,7 +13,7 @@ from rich.console import Console
 from keras_collab._checks import check_range
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import check_network
-from keras_collab.network.head import Head, check_labels, pick_output, read_head
+from keras_collab.network.head import Head, check_indices, check_labels, pick_output, read_head
 from keras_collab.network.layers import Kernel
 from keras_collab.network.names import Layers
 from keras_collab.network.select import NetworkReader, Tap
@@ -158,6 +158,7 @@ class _Halves:
         if y is not None:
             labels = pick_output(y, self.head)
             check_labels(self.head, labels.shape)
+            check_indices(self.head, labels)
             distributions = self.head.label_distributions(labels)
             true = ops.convert_to_numpy(ops.argmax(distributions, axis=-1))
             accuracy = float(np.mean(predicted == true))

@@ -255,3 +255,9 @@ def test_another_layout_is_said_beside_the_expected_one(tmp_path, pack, spoil, r
 def test_an_empty_folder(tmp_path):
     with pytest.raises(ValueError, match=r"Received: an empty folder. Move the images there"):
         datasets.image_folder(tmp_path)
+
+
+def test_a_pipe_is_neither_folder_nor_zip(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"pipe must be a folder or a zip\. It is neither"):
+        datasets.image_folder(tmp_path / "pipe")

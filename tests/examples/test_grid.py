@@ -50,13 +50,18 @@ def result(run):
         ("epochs_factor = 0.01", r"epochs times epochs_factor must be 1 or more.*epochs_factor=0.01"),
         ("balance = 0.1", r"balance sets weights of terms, which 'plain' has none of"),
         ("method = 'terms'", r"terms of method 'terms' must be some of output_consistency.*Received: \[\]"),
-        ("terms.kernels = {weight = 1}", r"must be some of output_consistency.*Received: \['kernels'\]"),
+        ("terms.kernels = {weight = 1}", r"must be a table of some of output_consistency.*Received: \{'kernels'"),
         ("[[runs]]\nterms.kernel_similarity = {weight = 1}", r"method 'plain' must be some of none"),
         ("method = 'all_four'\nterms.kernel_similarity = {weight = nan}", r"finite number"),
         ("method = 'all_four'\nterms.kernel_similarity = {max_filters = 'all'}", r"max_filters.*valid integer"),
         ("method = 'all_four'\nterms.kernel_similarity = {temperature = 2.0}", r"no setting 'temperature'"),
         ("method = 'all_four'\nterms.kernel_similarity = {weight = {Ramp = {value = 1.0}}}", r"epochs: Field required"),
         ("learning_rate = [0.1, 0.2]", r"differ in other settings. Give each a variant"),
+        ("terms = 3", r"terms must be a table of some of output_consistency.*Received: 3"),
+        ("seed = []", r"an empty list makes no run"),
+        ("method = 'all_four'\nterms.kernel_similarity = {weight = {}}", r"weight"),
+        ("method = 'all_four'\nterms.kernel_similarity = {layers = []}", r"layers.*Received: \[\]"),
+        ("method = 'all_four'\nterms.output_consistency = {temperature = 1e-9}", r"greater than or equal to 0.0001"),
         ("runs = 3", r"runs must be tables, \[\[runs\]\]. Received: 3"),
         ("dataset = 'twice'", r"is no TOML file"),
     ],
@@ -91,6 +96,20 @@ def test_shared_terms_are_for_the_methods_that_have_them(tmp_path):
     assert plain.terms == {}
     assert kernels.terms == {"kernel_similarity": {"weight": 5}}
     assert four.terms == {"output_consistency": {"weight": 3}, "kernel_similarity": {"weight": 5}}
+
+
+@pytest.mark.parametrize(
+    "history", ["[1]", "null", '{"val_accuracy": 3}', '{"val_accuracy": "abc"}', "9" * 5000, "[" * 100_000]
+)
+def test_a_line_with_an_odd_history_is_named_and_skipped(history, tmp_path):
+    path = tmp_path / "results.jsonl"
+    line = '{"settings": {"dataset": "digits", "network": "resnet8"}, "history": '
+    path.write_text(f"{line}{history}}}\n{line}{{}}}}\n")
+    results, messages = grid.read_results(path)
+    assert [number for _, _, number in results] == [2]
+    (message,) = messages
+    assert f"{path}:1" in message
+    assert grid.standing(results) == "No result yet."
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)

@@ -226,3 +226,11 @@ def test_bad_input():
         balance(model, *data)
     with pytest.raises(TypeError, match=r"balance: data must be arrays.*Received: None"):
         balance(model, None)
+
+
+def test_a_list_of_batches_is_one():
+    x, y = small_data(16)
+    model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity()])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    batches = [(x[:8], y[:8]), (x[8:], y[8:])]
+    assert keras_collab.balance(model, batches, verbose=False).weights["kernel_similarity"] > 0

@@ -1,6 +1,7 @@
 """Arms are compared from the same starts and batches, and what is said of them follows from the numbers."""
 
 import json
+import shutil
 
 import filelock
 import keras
@@ -35,13 +36,13 @@ def compile(model):
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy", Order()])
 
 
-def build():
+def build(activation="relu"):
     """As small as a network that can carry the default terms may be: most tests here train several."""
     return keras.Sequential(
         [
             keras.Input((8, 8, 3)),
-            keras.layers.Conv2D(4, 3, strides=2, activation="relu"),
-            keras.layers.Conv2D(4, 3, activation="relu"),
+            keras.layers.Conv2D(4, 3, strides=2, activation=activation),
+            keras.layers.Conv2D(4, 3, activation=activation),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dropout(0.5),
             keras.layers.Dense(3, activation="softmax"),
@@ -56,7 +57,7 @@ def zero_terms():
 def run(**changes):
     data = small_data(40)
     arguments = {"train": data, "validation": data, "compile": compile, "epochs": 2, "batch_size": 8, "seeds": 1}
-    return keras_collab.compare(build, **{"verbose": False, **arguments, **changes})
+    return keras_collab.compare(**{"build_network": build, "verbose": False, **arguments, **changes})
 
 
 class Batches(keras.utils.PyDataset):
@@ -182,6 +183,9 @@ def test_best_is_the_trained_plain_network(tmp_path):
             {"compile": lambda model: model.compile("sgd", "sparse_categorical_crossentropy")},
             "training of 'plain'.*SGD",
         ),
+        ({"train": small_data(48)}, r"digest of train: \d+, now \d+"),
+        ({"validation": (small_data(40)[0], small_data(40)[1][::-1])}, "digest of validation"),
+        ({"build_network": lambda: build("tanh")}, "digest of the network"),
     ],
 )
 def test_one_directory_holds_one_comparison(changes, message, finished):
@@ -195,6 +199,47 @@ def finished(tmp_path_factory):
     directory = tmp_path_factory.mktemp("finished")
     run(directory=directory)
     return directory
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("seed0-plain.json", b'{"metric": "val_acc'),
+        ("seed0-plain.json", b"[1]"),
+        ("seed0-plain.json", b"\xff\xfe"),
+        ("seed0-plain.json", b'{"metric": "val_accuracy", "first_batch": 1, "history": {"val_accuracy": [1, 2, 3]}}'),
+        ("comparison.json", b"[]"),
+        ("seed0-start.weights.h5", b"cut off"),
+    ],
+)
+def test_a_damaged_file_is_named(name, content, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} cannot be read: .*Delete it to train again what it held"):
+        run(directory=tmp_path / "copy")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # As above.
+def test_data_that_are_not_those_of_the_directory_are_told_of(tmp_path):
+    def first():
+        return small_data(40)
+
+    def other():
+        return small_data(40)[0] + 1, small_data(40)[1]
+
+    run(directory=tmp_path, train=first, arms=["plain"])
+    with pytest.warns(UserWarning, match="different training batches"):
+        run(directory=tmp_path, train=other, arms=["plain"])
+
+
+def test_a_first_metric_of_several_values_is_named(monkeypatch):
+    def compile_with_f1(model):
+        model.compile("adam", "categorical_crossentropy", metrics=[keras.metrics.F1Score()])
+
+    x, y = small_data(40)
+    data = (x, keras.utils.to_categorical(y, 3))
+    with pytest.raises(ValueError, match=r"first metric must be one number. Received: val_f1_score=.*average='macro'"):
+        run(train=data, validation=data, compile=compile_with_f1, arms=["plain"])
 
 
 def test_one_directory_has_one_owner(tmp_path):
@@ -212,6 +257,18 @@ def test_one_directory_has_one_owner(tmp_path):
         ({"epochs": 0}, ValueError, "`epochs` must be an integer >= 1"),
         ({"seeds": 1.5}, ValueError, "`seeds` must be an integer >= 1"),
         ({"compile": lambda model: None}, ValueError, "`compile` must call model.compile"),
+        ({"compile": None}, TypeError, "`compile` must be a function. Received: compile=None"),
+        ({"build_network": lambda: None}, TypeError, "`build_network` must return a network. Received: None"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be an integer >= 1. Received: batch_size=0"),
+        ({"batch_size": "8"}, ValueError, "`batch_size` must be an integer"),
+        ({"train": np.ones((4, 8, 8, 3))}, ValueError, r"`train` must be data.*: \(x, y\)"),
+        ({"arms": ()}, TypeError, r"`arms` must be names.*Received: \(\)"),
+        ({"arms": {}}, TypeError, "`arms` must be names"),
+        ({"arms": None}, TypeError, "`arms` must be names.*Received: None"),
+        ({"arms": {1: None}}, TypeError, "names of arms must be strings. Received: 1"),
+        ({"arms": {"mine": keras_collab.KernelSimilarity()}}, TypeError, "Arm 'mine' must be None.*KernelSimilarity"),
+        ({"arms": {"mine": lambda network: None}}, TypeError, "Arm 'mine' must return a model.*Received: None"),
+        ({"arms": {"mine": lambda network: build()}}, TypeError, "Arm 'mine' must return a model that trains the netw"),
     ],
 )
 def test_wrong_arguments_are_named_before_any_training(changes, error, message, monkeypatch):

@@ -189,3 +189,10 @@ def test_bad_input():
         diagnose(network, 3)
     with pytest.raises(TypeError, match=r"`batches` must be an integer.*of type ndarray.*diagnose\(model, \(x, y\)\)"):
         diagnose(network, x, y)
+
+
+@pytest.mark.parametrize("labels", [np.arange(16) % 3 + 0.5, np.arange(16) % 3 - 1, np.full(16, np.nan)])
+def test_labels_that_are_no_classes(labels):
+    x, _ = small_data(16)
+    with pytest.raises(ValueError, match=r"must be class indices from 0 to 2\. Received: numbers from"):
+        keras_collab.diagnose(small_network(), (x, labels), verbose=False)
