@@ -20,6 +20,7 @@ from keras_collab.network.calls import symbolic_ends
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import read_head
 from keras_collab.network.placement import check_same_placement
+from keras_collab.network.reach import trainable_weights, unread, unread_remark
 from keras_collab.network.select import NetworkReader, Selection, trained_part
 from keras_collab.terms.term import StepTensors, Term
 
@@ -97,6 +98,10 @@ class CollabModel(keras.Model):
         reader = NetworkReader(network)
         if terms is None:
             chosen, selections = select_default(reader)
+            total = sum(trainable_weights(reader.graph.calls).values())
+            remark = unread_remark(unread(reader.graph, selections), total)
+            if remark:
+                warnings.warn(f"'{network.name}': {remark}", stacklevel=3)
         else:
             chosen = checked_terms(terms)
             selections = select_all(chosen, reader)
@@ -205,6 +210,7 @@ class CollabModel(keras.Model):
         Returns:
             The total loss, a scalar, and a dict from the name of each term to its value, a float32 scalar.
         """
+        self._internals.graph.check_unchanged()
         with training_step(self) as step:
             outputs = self(x, training=True)
             total = self.compute_loss(x, y, outputs, sample_weight, training=True)

@@ -366,7 +366,10 @@ def change_terms(path, change):
         (lambda terms: terms.reverse(), r"the model has \['kernel_similarity', 'output_consistency'\]"),
         (lambda terms: terms.append(3), r"Entry 2 of 'terms' in the config of 'small'.*Received: 3"),
         (lambda terms: terms[1]["config"].update(weight="heavy"), r"Entry 1 of 'terms' in the config of 'small'"),
-        (lambda terms: terms[1]["config"].update(layers="(a+)+c"), r"'kernel_similarity': layers='\(a\+\)\+c' may take"),
+        (
+            lambda terms: terms[1]["config"].update(layers="(a+)+c"),
+            r"'kernel_similarity': layers='\(a\+\)\+c' may",
+        ),
     ],
 )
 def test_a_file_whose_terms_were_changed_is_refused(change, message, tmp_path):

@@ -112,6 +112,7 @@ def _check_size(size: int) -> None:
 def _class_folders(path: Path, names: list[str]) -> dict[str, dict[str, list[str]]]:
     """The names of the images by split and class."""
     folders: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
+    others: list[str] = []
     for name in sorted(names):
         parts = name.split("/")
         if len(parts) != 3 or parts[0] not in folders:
@@ -122,6 +123,13 @@ def _class_folders(path: Path, names: list[str]) -> dict[str, dict[str, list[str
         images = folders[split].setdefault(label, [])
         if file.lower().endswith((".jpg", ".jpeg", ".png")):
             images.append(name)
+        elif file:
+            others.append(name)
+    if others:
+        warnings.warn(
+            f"{path}: left out {len(others)} files that end neither in .jpg nor in .jpeg or .png: {others[:5]}.",
+            stacklevel=3,
+        )
     if not folders["train"] and not folders["test"]:
         raise ValueError(f"{path} must hold {_LAYOUT}. Received: {_summary(names)}. Move the images there.")
     single = sorted(folders["train"].keys() ^ folders["test"].keys())

@@ -70,7 +70,7 @@ def auto_kernels(graph: Graph, heads: set[str]) -> list[Kernel]:
     """The kernels that `layers="auto"` compares.
 
     Args:
-        heads: paths of the classifiers, which are left out.
+        heads: paths of the layers that make the outputs, which are left out.
     """
     over_positions, first = _paths_over_positions(graph), _paths_on_data(graph)
     dense, convolutions, later = [], [], []

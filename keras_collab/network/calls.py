@@ -42,8 +42,11 @@ def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
 
 
 def is_keras_own(cls: type, method: str) -> bool:
-    """Whether a class has the method from Keras, not from a subclass of its own."""
-    return getattr(cls, method).__module__.partition(".")[0] == "keras"
+    """Whether a class has the method, or property, from Keras, not from a subclass of its own."""
+    for kind in cls.__mro__:
+        if method in vars(kind):
+            return kind.__module__.partition(".")[0] == "keras"
+    return True
 
 
 def topological_calls(inputs: Any, outputs: Any, paths: dict[int, str]) -> list[Call]:

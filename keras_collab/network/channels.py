@@ -12,10 +12,10 @@ _ON_THE_LAST_AXIS = (
     keras.layers.EinsumDense,
     keras.layers.MultiHeadAttention,
     keras.layers.GroupQueryAttention,
-    keras.layers.RNN,
     keras.layers.Reshape,
     keras.layers.Permute,
-    keras.layers.Wrapper,
+    keras.layers.Bidirectional,
+    keras.layers.TimeDistributed,
 )
 _MOVING = ("Reshape", "Transpose", "Moveaxis", "Swapaxes", "Matmul", "Einsum", "Dot", "Tensordot")
 
@@ -38,6 +38,8 @@ def _puts_first(operation: Any, inherited: bool) -> bool:
     """Whether the output has its channels on axis 1, given whether an input has."""
     if isinstance(operation, _ON_THE_LAST_AXIS) or type(operation).__name__ in _MOVING:
         return False
+    if isinstance(operation, keras.layers.RNN):
+        return getattr(operation, "data_format", "") == "channels_first" and not operation.return_sequences
     parts = operation._flatten_layers() if isinstance(operation, keras.Layer) else [operation]
     for layer in reversed(parts):
         data_format = getattr(layer, "data_format", None)  # Convolutions, pooling, padding: each its own.

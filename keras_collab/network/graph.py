@@ -26,6 +26,7 @@ _OVERRIDES = (
     "evaluate",
     "fit",
     "get_metrics_result",
+    "losses",
     "make_predict_function",
     "make_test_function",
     "make_train_function",
@@ -124,7 +125,7 @@ def check_network(network: Any) -> None:
             "so there is no graph of layers to read. Build it as keras.Model(inputs, outputs): begin with "
             "inputs = keras.Input(shape) and call its layers in turn."
         )
-    overridden = [name for name in _OVERRIDES if not is_keras_own(type(network), name)]
+    overridden = [name for name in _OVERRIDES if name in vars(network) or not is_keras_own(type(network), name)]
     if overridden:
         raise ValueError(
             f"Network '{network.name}' ({type(network).__name__}) overrides {', '.join(overridden)}, which the "

@@ -159,41 +159,70 @@ def pick_output(structure: Any, head: Head | None) -> Any:
     return leaves[head.index]
 
 
-def _find_head(graph: Graph, output: keras.KerasTensor, index: int) -> Head | str:
-    name = graph.output_names[index]
-    activation = "linear"
+def output_layers(graph: Graph) -> set[str]:
+    """The paths of the layers whose outputs are those of the network, but for activations and reshaping."""
+    paths = set()
+    for output in tree.flatten(graph.outputs):
+        call, _ = _last_layer(graph, output)
+        if call is not None:
+            paths.add(call.path)
+    return paths
+
+
+def _last_layer(graph: Graph, output: keras.KerasTensor) -> tuple[Call | None, list[Call]]:
+    """The last layer with a kernel before an output, None if it is an input, and the calls behind it, last first."""
+    behind: list[Call] = []
     call = graph.producer.get(id(output))
     while call is not None and kernel_of(call.operation, call.path) is None:
-        applied = _passes_through(call.operation)
-        if applied is None or len(call.inputs) != 1:
-            return f"output '{name}' comes from layer '{call.path}' ({type(call.operation).__name__})"
-        activation = applied if applied != "linear" else activation
-        call = graph.producer.get(id(call.inputs[0]))
+        behind.append(call)
+        call = graph.producer.get(id(call.inputs[0])) if _passes(call) else None
+    return call, behind
+
+
+def _passes(call: Call) -> bool:
+    return len(call.inputs) == 1 and _passes_through(call.operation) is not None
+
+
+def _find_head(graph: Graph, output: keras.KerasTensor, index: int) -> Head | str:
+    name = graph.output_names[index]
+    call, behind = _last_layer(graph, output)
+    if call is None and behind and not _passes(behind[-1]):
+        return f"output '{name}' comes from layer '{behind[-1].path}' ({type(behind[-1].operation).__name__})"
     if call is None:
         return f"output '{name}' comes from an input, with no layer that classifies"
-    head = _head_at(graph, call, activation, name, index)
-    if isinstance(head, Head) and graph.shape(output)[-1] != head.classes:
+    head = _head_at(graph, call, name, index)
+    if not isinstance(head, Head):
+        return head
+    activation = head.activation
+    for later in reversed(behind):
+        applied = _passes_through(later.operation) or "linear"
+        if applied != "linear" and activation != "linear":
+            return f"layer '{head.path}' has two activations, '{activation}' and then '{applied}'"
+        activation = activation if applied == "linear" else applied
+        shape = graph.shape(later.output)
+        if applied != "linear" and (shape[-1] != head.classes or math.prod(shape[1:]) != head.classes):
+            return f"'{applied}' acts on the {head.classes} outputs of layer '{head.path}' reshaped to {shape}"
+    if graph.shape(output)[-1] != head.classes:
         return f"the {head.classes} outputs of layer '{head.path}' are reshaped to {graph.shape(output)}"
-    return head
-
-
-def _head_at(graph: Graph, call: Call, activation: str, name: str, index: int) -> Head | str:
-    layer = call.operation
-    kernel = kernel_of(layer, call.path)
-    shape = graph.shape(call.inputs[0])
-    if not graph.is_per_sample(call.inputs[0]):
-        return f"the first axis of the features of layer '{call.path}' does not count the samples of the batch"
-    if kernel is None or not _reads_one_vector(kernel, shape):
-        return f"layer '{call.path}' ({type(layer).__name__}) reads features of shape {shape}, one vector is expected"
-    inside = _name_of(layer.activation)
-    activation = inside if inside != "linear" else activation
     if activation not in ("softmax", "sigmoid", "linear"):
-        return f"layer '{call.path}' ends in activation '{activation}', not in softmax, sigmoid or logits"
+        return f"layer '{head.path}' ends in activation '{activation}', not in softmax, sigmoid or logits"
+    return dataclasses.replace(head, activation=activation)
+
+
+def _head_at(graph: Graph, call: Call, name: str, index: int) -> Head | str:
+    """The layer as a head, with its own activation; or the reason why it is none."""
+    layer, features = call.operation, call.inputs[0]
+    kernel = kernel_of(layer, call.path)
+    if not graph.is_per_sample(features):
+        return f"the first axis of the features of layer '{call.path}' does not count the samples of the batch"
+    if kernel is None or not _reads_one_vector(kernel, graph.shape(features)):
+        kind = type(layer).__name__
+        return f"layer '{call.path}' ({kind}) reads features of shape {features.shape}, one vector is expected"
     return Head(
         path=call.path,
         layer=layer,
-        activation=activation,
-        features=call.inputs[0],
+        activation=_name_of(layer.activation),
+        features=features,
         size=kernel.size,
         classes=kernel.filters,
         name=name,
@@ -209,7 +238,9 @@ def _reads_one_vector(kernel: Kernel, shape: tuple[Any, ...]) -> bool:
 
 
 def _name_of(activation: Any) -> str:
-    """The name of one of Keras' activations; the repr of any other function or layer."""
+    """The name of one of Keras' activations, a Softmax layer among them; the repr of any other function or layer."""
+    if isinstance(activation, keras.layers.Softmax):
+        return _passes_through(activation) or repr(activation)
     name = getattr(activation, "__name__", "")
     return name if getattr(keras.activations, name, None) is activation else repr(activation)
 
@@ -217,7 +248,9 @@ def _name_of(activation: Any) -> str:
 @functools.singledispatch
 def _passes_through(operation: Any) -> str | None:
     """The activation that an operation after the classifier applies, None if it does more than that."""
-    return None
+    name = type(operation).__name__.lower()
+    is_activation = type(operation).__module__ == "keras.src.ops.nn" and name in ("softmax", "sigmoid")
+    return name if is_activation and getattr(operation, "axis", -1) == -1 else None
 
 
 @_passes_through.register(keras.layers.Flatten)
@@ -235,4 +268,4 @@ def _activates(layer):
 
 @_passes_through.register(keras.layers.Softmax)
 def _normalizes(layer):
-    return "softmax"
+    return "softmax" if layer.axis == -1 else None

@@ -112,7 +112,12 @@ def computes(operation: Any, embeddings: bool = False) -> bool:
 
 
 def is_composite(operation: Any) -> bool:
-    """Whether a layer is a block of its own: a recurrent one, a model, or a user's that holds layers with weights."""
+    """Whether a layer is a block of its own: a recurrent one, a model, or a user's that holds layers with weights.
+
+    So is one of these in a wrapper that applies it at every time step.
+    """
+    if isinstance(operation, keras.layers.TimeDistributed):
+        return is_composite(operation.layer)
     if isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional | keras.Model):
         return computes(operation)
     if not isinstance(operation, keras.Layer) or is_keras_own(type(operation), "call"):

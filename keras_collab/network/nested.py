@@ -98,12 +98,14 @@ class _Replay:
     def _entering(self, model: keras.Model, inputs: Any, prefix: str) -> list[Any] | None:
         """What a nested model is called on as its layers see it: in the order and of the dtype of its own inputs.
 
-        None if Keras adds or removes an axis first.
+        None if Keras adds or removes an axis first, or an input is a constant: layers called on it would run once, now.
         """
         starts, _ = symbolic_ends(model)
         arriving = _in_order(starts, inputs)
         expected = tree.flatten(starts)
         if list(map(_rank, arriving)) != list(map(_rank, expected)):
+            return None
+        if not all(x is None or isinstance(x, keras.KerasTensor) for x in arriving):
             return None
         entering = []
         for x, original in zip(arriving, expected, strict=True):

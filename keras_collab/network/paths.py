@@ -24,6 +24,24 @@ def computed_from(calls: Sequence[Call], starts: Sequence[keras.KerasTensor]) ->
     return computed
 
 
+def begins(calls: Sequence[Call], starts: Sequence[keras.KerasTensor], computed: set[int]) -> set[int]:
+    """The tensors, by id, that follow from some inputs without trained weights and that a layer with such reads first.
+
+    They are data or embeddings. A branch that has yet to begin from one of them avoids the layers before it.
+    """
+    raw = set(map(id, starts))
+    begun: set[int] = set()
+    for call in calls:
+        inputs = set(map(id, call.inputs))
+        if not inputs & raw or inputs & computed:
+            continue
+        if not computes(call.operation):
+            raw |= set(map(id, call.outputs))
+        elif id(call.inputs[0]) in raw:  # Another input may be a mask.
+            begun.add(id(call.inputs[0]))
+    return begun
+
+
 def alive_after(
     calls: Sequence[Call], output: keras.KerasTensor, counted: set[int]
 ) -> dict[Call, list[keras.KerasTensor]]:

@@ -11,6 +11,9 @@ from typing import Any
 
 import keras
 from keras import tree
+from keras.src import backend
+
+from keras_collab.network.calls import is_keras_own
 
 # A prime that no layer has as its own size, so that an axis of this length is the batch.
 _BATCH = 11
@@ -42,15 +45,14 @@ def probe(inputs: Any, calls: Sequence[Any]) -> Sizes:
         calls: all its `Call`s in topological order.
     """
     flat = tree.flatten(inputs)
-    best = _trial(flat, calls, _OPEN_SIZES[0])
-    if not any(map(_is_open, flat)):
-        return best
-    for size in _OPEN_SIZES[1:]:
-        if not best.missed:
-            break
-        trial = _trial(flat, calls, size)
-        if trial.missed < best.missed:
-            best = trial
+    best = _trial(flat, calls, _BATCH, _OPEN_SIZES[0])
+    for batch in (_BATCH, flat[0].shape[0]):  # A batch of fixed size may be needed, and may be an axis' size too.
+        for size in _OPEN_SIZES if any(map(_is_open, flat)) else _OPEN_SIZES[:1]:
+            if not best.missed:
+                return best
+            trial = _trial(flat, calls, batch or _BATCH, size)
+            if trial.missed < best.missed:
+                best = trial
     return best
 
 
@@ -58,11 +60,11 @@ def _is_open(tensor: keras.KerasTensor) -> bool:
     return None in tensor.shape[1:]
 
 
-def _trial(inputs: Sequence[keras.KerasTensor], calls: Sequence[Any], size: int) -> Sizes:
-    batch = inputs[0].shape[0] or _BATCH
+def _trial(inputs: Sequence[keras.KerasTensor], calls: Sequence[Any], batch: int, size: int) -> Sizes:
     values: dict[int, keras.KerasTensor] = {}
+    fixed = inputs[0].shape[0]
     for x in inputs:
-        values[id(x)] = _filled(x, batch, size)
+        values[id(x)] = _filled(x, batch, size, fixed)
     missed = 0
     for call in calls:
         outputs = _outputs(call, values)
@@ -79,8 +81,12 @@ def _trial(inputs: Sequence[keras.KerasTensor], calls: Sequence[Any], size: int)
 
 def _outputs(call: Any, values: dict[int, Any]) -> list[Any] | None:
     args, kwargs = call.arguments.fill_in(values)
+    operation = call.operation
     try:
-        outputs = tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
+        if is_keras_own(type(operation), "compute_output_spec") and not _declares_shape(operation):
+            outputs = tree.flatten(operation.compute_output_spec(*args, **kwargs))
+        else:
+            outputs = tree.flatten(backend.compute_output_spec(operation.call, *args, **kwargs))
     except Exception:  # Whatever a user's layer raises for sizes that are not meant for it.
         return None
     for x in outputs:
@@ -89,8 +95,19 @@ def _outputs(call: Any, values: dict[int, Any]) -> list[Any] | None:
     return outputs if len(outputs) == len(call.outputs) else None
 
 
-def _filled(tensor: keras.KerasTensor, batch: int, size: int) -> keras.KerasTensor:
+def _declares_shape(operation: Any) -> bool:
+    """Whether a user says what shape an operation makes: with None for the batch, whatever it does with it."""
+    is_layer = isinstance(operation, keras.Layer)
+    return is_layer and (
+        not is_keras_own(type(operation), "compute_output_shape") or isinstance(operation, keras.layers.Lambda)
+    )
+
+
+def _filled(tensor: keras.KerasTensor, batch: int, size: int, fixed: int | None = None) -> keras.KerasTensor:
+    """A tensor with no size left open; a first axis of the length that the batch has been fixed to is the batch."""
     shape = list(tensor.shape)
+    if shape and fixed is not None and shape[0] == fixed:
+        shape[0] = batch
     for axis, length in enumerate(shape):
         if length is None:
             shape[axis] = size if axis else batch

@@ -13,7 +13,7 @@ from keras_collab.network.calls import Call
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
 from keras_collab.network.layers import computes, is_composite
-from keras_collab.network.paths import alive_after, computed_from, products_alone
+from keras_collab.network.paths import alive_after, begins, computed_from, products_alone
 
 # A resolution starts a new stage if it is at most this share of the one before, or half of it, rounded up: 149 and 147
 # pixels are one stage, 5, 3 and 2 are three.
@@ -68,7 +68,8 @@ class Stream:
         self.crossed: set[Call] = set()
         self.alone: set[Call] = set()
         self._beside: dict[Call, set[int]] = {}
-        for call, tensors in alive_after(self.calls, output, computed).items():
+        counted = computed | begins(ancestors, [start], computed)
+        for call, tensors in alive_after(self.calls, output, counted).items():
             self._beside[call] = set(map(id, tensors)) - {id(call.output)}
             self._place(call, tensors)
         self.readable = list(filter(self._is_readable, self.calls))
@@ -111,12 +112,23 @@ class Stream:
         """Whether branches that work at one resolution come together, or a layer of layers is a block of its own."""
         if is_composite(call.operation):
             return True
-        branches, counts = set(), set()
+        branches: dict[int, keras.KerasTensor] = {}
         for x in call.inputs:
             if id(x) in self._of_any_input:
-                branches.add(id(x))
-                counts.add(self.positions(x))
-        return merges(call.operation) and len(branches) > 1 and len(counts) == 1
+                branches[id(x)] = x
+        if not branches or not merges(call.operation):
+            return False
+        if len(branches) == 1:
+            return self._adds_what_was_read(call, *branches.values())
+        return len(set(map(self.positions, branches.values()))) == 1
+
+    def _adds_what_was_read(self, call: Call, branch: keras.KerasTensor) -> bool:
+        """Whether the only computed branch of a sum was computed from another one: the data, or an embedding."""
+        read: set[int] = set()
+        for ancestor in self.graph.ancestors(branch):
+            read.update(map(id, ancestor.inputs))
+        others = [x for x in call.inputs if id(x) in read and x.shape == branch.shape]
+        return bool(others) and type(call.operation).__name__ != "Concatenate"
 
     def _closing(self) -> set[Call]:
         """The calls that end blocks, and the normalizations and activations right after them that no path avoids.
@@ -252,7 +264,7 @@ class Stream:
             elif computes(call.operation) or call in self.closing:
                 ends.append(call)
         blocks = [call for call in ends if call in self.closing]
-        return self._whole(blocks if 2 * len(blocks) >= len(ends) else ends)
+        return self._whole(blocks if 2 * len(blocks) > len(ends) else ends)
 
     def _whole(self, ends: list[Call]) -> list[Call]:
         """The ends of whole blocks, where two or more kinds of halves follow each other in turn."""
@@ -263,6 +275,8 @@ class Stream:
             if call in ends:
                 kinds.append([])
         count = len(ends)
+        if count == 2 and "Attention" in " ".join(kinds[0]) and "Attention" not in " ".join(kinds[1]):
+            return ends[1:]  # A single block has no second one to tell its halves by.
         for period in range(1, count):
             first = (count - 1) % period
             block = list(itertools.chain(*kinds[count - period : count]))

@@ -1,10 +1,7 @@
 """A table of what each term reads in a network, and the time of a training step with and without the terms."""
 
 import dataclasses
-import math
-import operator
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,8 +10,8 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from keras_collab.collab_model import CollabModel
-from keras_collab.network.calls import Call
 from keras_collab.network.graph import Graph
+from keras_collab.network.reach import calls_reached, trainable_weights, unread, unread_remark
 from keras_collab.network.select import Selection, trained_part
 from keras_collab.terms.term import Term
 from keras_collab.tools._batches import first_batches
@@ -80,14 +77,9 @@ class Description:
 
     def _remarks(self) -> list[str]:
         remarks = []
-        unread = sum(self.unread.values())
-        if 2 * unread > self.trainable:
-            largest = list(self.unread)[:3]
-            layers = [f"{path} ({self.unread[path]:,})" for path in largest]
-            remarks.append(
-                f"{100 * unread / self.trainable:.0f}% of the trainable parameters lie in layers that no term can "
-                f"change: {', '.join(layers)}. Name layers with `layers=` to change that."
-            )
+        remark = unread_remark(self.unread, self.trainable)
+        if remark:
+            remarks.append(remark)
         if self.plain_seconds and self.wrapped_seconds:
             plain, wrapped = 1000 * self.plain_seconds, 1000 * self.wrapped_seconds
             remarks.append(f"A step takes {plain:.3g} ms plain, {wrapped:.3g} ms wrapped: {wrapped / plain:.2f} times.")
@@ -120,60 +112,21 @@ def describe(model: CollabModel, data: Any = None, *, verbose: bool = True) -> D
     if not isinstance(model, CollabModel):
         raise TypeError(f"`describe` takes a wrapped network. Received: {model!r}. Give keras_collab.wrap(network).")
     graph = model._internals.graph
-    trainable = _trainable_weights(graph.calls)
-    total = sum(trainable.values())
-    reached: set[int] = set()
+    total = sum(trainable_weights(graph.calls).values())
     terms = []
     for term in model.terms.values():
         selection = term.selection
-        changed = _trainable_weights(_calls_reached(selection, graph))
-        reached.update(changed)
+        changed = trainable_weights(calls_reached(selection, graph))
         reach = sum(changed.values()) / max(1, total)
         terms.append(_describe_term(term, selection, graph, reach))
-    description = Description(model.network.name, total, tuple(terms), _unread(graph, reached))
+    selections = [term.selection for term in model.terms.values()]
+    description = Description(model.network.name, total, tuple(terms), unread(graph, selections))
     if data is not None:
         plain, wrapped = _measure(model, data)
         description = dataclasses.replace(description, plain_seconds=plain, wrapped_seconds=wrapped)
     if verbose:
         Console().print(description)
     return description
-
-
-def _trainable_weights(calls: Sequence[Call]) -> dict[int, int]:
-    """Sizes of the trainable weights of the layers called, by the weight's id, since layers may share weights."""
-    sizes = {}
-    for call in calls:
-        if isinstance(call.operation, keras.Layer):  # Calls of keras.ops have no weights.
-            for weight in call.operation.trainable_weights:
-                sizes[id(weight)] = math.prod(weight.shape)
-    return sizes
-
-
-def _calls_reached(selection: Selection, graph: Graph) -> list[Call]:
-    """The calls of layers that a term reads, and of all that come before its taps and the features of its head."""
-    layers = [kernel.layer for kernel in selection.kernels]
-    calls = []
-    for tap in selection.taps:
-        calls += graph.ancestors(tap.tensor)
-    if selection.head:
-        layers.append(selection.head.layer)
-        calls += graph.ancestors(selection.head.features)
-    for call in graph.calls:
-        if call.operation in layers:
-            calls.append(call)
-    return calls
-
-
-def _unread(graph: Graph, reached: set[int]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    counted = set(reached)
-    for call in graph.calls:
-        for weight, size in _trainable_weights([call]).items():
-            if weight not in counted:
-                counted.add(weight)
-                sizes[call.path] = sizes.get(call.path, 0) + size
-    largest_first = sorted(sizes.items(), key=operator.itemgetter(1), reverse=True)
-    return dict(largest_first)
 
 
 def _describe_term(term: Term, selection: Selection, graph: Graph, reach: float) -> TermDescription:

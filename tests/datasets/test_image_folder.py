@@ -261,3 +261,11 @@ def test_a_pipe_is_neither_folder_nor_zip(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match=r"pipe must be a folder or a zip\. It is neither"):
         datasets.image_folder(tmp_path / "pipe")
+
+
+def test_files_that_are_no_images_are_told_of(tmp_path):
+    root = write_folder(tmp_path / "pets")
+    for name in ("a.webp", "notes.txt", ".hidden"):
+        (root / "train" / "cat" / name).write_text("other")
+    with pytest.warns(UserWarning, match=r"left out 2 files that end neither in .jpg.*train/cat/a.webp"):
+        assert len(datasets.image_folder(root, validation=0).train) == 12

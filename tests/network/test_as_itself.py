@@ -1,5 +1,7 @@
 """A network that wraps trains as itself: with weights of 0 its losses and weights are those of plain training."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -49,6 +51,25 @@ def frames():
         x = layers.Conv2D(8, 3, strides=2, name=name)(x)
     x = ops.mean(ops.reshape(layers.GlobalAveragePooling2D()(x), (-1, 4, 8)), axis=1)
     return keras.Model(inputs, head(layers.Dense(6, activation="relu", name="mixed")(x))), uniform(4, 16, 16, 3)
+
+
+class Fold(layers.Layer):
+    """Folds the frames into the batch, and says of it what it makes, with None for the first axis."""
+
+    def call(self, x):
+        return ops.reshape(x, (-1, x.shape[-1]))
+
+    def compute_output_shape(self, shape):
+        return (None, shape[-1])
+
+
+def frames_folded_by_layers():
+    inputs = keras.Input((4, 5))
+    x = layers.Dense(6, activation="relu", name="frame")(Fold()(inputs))
+    x = layers.Lambda(lambda x: ops.reshape(x, (-1, 4, 6)), output_shape=(4, 6))(x)
+    return keras.Model(inputs, head(layers.Dense(6, activation="relu", name="mixed")(ops.mean(x, axis=1)))), uniform(
+        4, 5
+    )
 
 
 def time_first():
@@ -199,7 +220,18 @@ def masked_recurrent():
     return keras.Model(inputs, head(x)), uniform(8, 4) * (tokens() > 0)[..., None]
 
 
+def nested_with_a_constant():
+    """A query that is the same for every sample: the layers on it train, so that they must run in every step."""
+    features, query = keras.Input((8,)), keras.Input(batch_shape=(1, 8))
+    joined = ops.multiply(layers.Dense(8)(features), layers.Dense(8, name="query")(query))
+    body = keras.Model([features, query], joined, name="body")
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, head(body([inputs, ops.ones((1, 8))]))), uniform(8)
+
+
 CASES = [
+    frames_folded_by_layers,
+    nested_with_a_constant,
     frames,
     time_first,
     nested_with_mask,
@@ -263,6 +295,25 @@ def test_folded_layer_is_refused_by_name():
     assert [tap.path for tap in NetworkReader(network).taps()] == ["mixed"]
 
 
+def test_folded_frames_are_no_taps_whatever_layers_declare():
+    assert [tap.path for tap in NetworkReader(frames_folded_by_layers()[0]).taps()] == ["mixed"]
+
+
+def test_a_batch_of_fixed_size_is_told_from_an_axis_of_this_length():
+    inputs = keras.Input(batch_shape=(6, 6, 4))
+    x = layers.Dense(4, activation="relu", name="steps")(ops.transpose(inputs, (1, 0, 2)))
+    x = layers.Dense(4, activation="relu", name="mixed")(ops.mean(x, axis=0))
+    assert [tap.path for tap in NetworkReader(keras.Model(inputs, head(x))).taps()] == ["mixed"]
+
+
+def test_positions_on_four_axes():
+    inputs = keras.Input((3, 4, 4, 4, 1))
+    x = layers.TimeDistributed(layers.Conv3D(4, 3, padding="same"), name="volumes")(inputs)
+    x = layers.GRU(4)(layers.TimeDistributed(layers.GlobalAveragePooling3D())(x))
+    model = wrap(keras.Model(inputs, head(x)), [RepresentationSimilarity(layers=["volumes"])])
+    assert np.isfinite(train(model, uniform(3, 4, 4, 4, 1))["representation_similarity"]).all()
+
+
 def test_nested_model_called_with_a_mask_is_one_layer():
     network, _ = nested_with_mask()
     paths = [call.path for call in NetworkReader(network).graph.calls]
@@ -290,6 +341,23 @@ def test_override_that_would_be_passed_by_is_refused(method):
 
     with pytest.raises(ValueError, match=rf"'task' \(Task\) overrides {method}.*keras.Model\(network.inputs"):
         wrap(task(**{method: preprocessing}))
+
+
+def test_an_overridden_property_and_a_copied_name_are_overrides():
+    def penalized(self):
+        return [ops.sum(ops.square(self.layers[-1].kernel))]
+
+    @functools.wraps(keras.Model.compute_loss)
+    def tenfold(self, *args, **kwargs):
+        return 10 * keras.Model.compute_loss(self, *args, **kwargs)
+
+    for name, method in (("losses", property(penalized)), ("compute_loss", tenfold)):
+        with pytest.raises(ValueError, match=rf"'task' \(Task\) overrides {name}"):
+            wrap(task(**{name: method}))
+    network = task()
+    network.compute_loss = tenfold
+    with pytest.raises(ValueError, match=r"'task' \(Task\) overrides compute_loss"):
+        wrap(network)
 
 
 class Augmented(keras.Sequential):
@@ -411,6 +479,16 @@ def test_sequential_that_is_changed_is_noticed():
     network.add(layers.Dense(4, name="other"))
     with pytest.raises(ValueError, match=r"Network 'stack' was changed after it was wrapped.*Wrap the network again"):
         graph.check_unchanged()
+
+
+def test_a_changed_network_is_noticed_in_a_loop_of_ones_own():
+    network = stack()
+    model = wrap(network, [KernelSimilarity()])
+    model.compile("sgd", "mse")
+    network.pop()
+    network.add(layers.Dense(3))
+    with pytest.raises(ValueError, match="Network 'stack' was changed after it was wrapped"):
+        model.loss_and_terms(uniform(5), uniform(3))
 
 
 def test_nested_sequential_that_is_changed_is_noticed():

@@ -197,7 +197,7 @@ def nested_model_called_by_name():
     p, q = keras.Input((4,), name="p"), keras.Input((4,), name="q")
     network = keras.Model([p, q], layers.Dense(3, activation="softmax", name="head")(inner({"first": p, "second": q})))
     x = [images((4,), 0), images((4,), 1)]
-    return Case(network, ["inner/relu"], ["inner/a", "inner/b"], x)
+    return Case(network, ["inner/a", "inner/relu"], ["inner/a", "inner/b"], x)
 
 
 def multi_label():
@@ -278,7 +278,7 @@ def layers_of_the_same_name():
     x = layers.ReLU(name="out1")(layers.Conv2D(6, 3, name="conv1")(x))
     kernels = [*inside("one", RESIDUAL_KERNELS), *inside("two", RESIDUAL_KERNELS), "conv1"]
     # No tensor of the first stage is on all paths: it lies in two branches.
-    return Case(keras.Model(inputs, classifier(x)), ["one/out1", "both", "out1"], kernels)
+    return Case(keras.Model(inputs, classifier(x)), ["two/out1", "both", "out1"], kernels)
 
 
 def opaque_block():

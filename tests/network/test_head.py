@@ -231,7 +231,14 @@ def test_backbone_has_no_head():
         (lambda: [layers.Dense(3, activation=lambda x: 2 * x, name="head")], "ends in activation '<function"),
         (lambda: [layers.Dense(3, activation=layers.LeakyReLU(), name="head")], "ends in activation '<LeakyReLU"),
         (lambda: [layers.Dense(3, name="head"), layers.LayerNormalization(name="last")], "layer 'last' (LayerNorm"),
-        (lambda: [layers.Dense(6), layers.Reshape((2, 3)), layers.Softmax()], "are reshaped to (None, 2, 3)"),
+        (
+            lambda: [layers.Dense(6), layers.Reshape((2, 3)), layers.Softmax()],
+            "'softmax' acts on the 6 outputs of layer 'dense' reshaped to (None, 2, 3)",
+        ),
+        (lambda: [layers.Dense(3, activation="sigmoid", name="head"), layers.Softmax()], "two activations, 'sigmoid'"),
+        (lambda: [layers.Dense(3, name="head"), layers.Softmax(), layers.Softmax()], "two activations, 'softmax'"),
+        (lambda: [layers.Dense(4), layers.Reshape((4, 1)), layers.Softmax(), layers.Flatten()], "reshaped to (None, 4"),
+        (lambda: [layers.Dense(3, name="head"), layers.Softmax(axis=0)], "comes from layer 'softmax"),
         (lambda: [layers.Reshape((7, 1)), layers.Dense(3, name="head")], "features of shape (None, 7, 1)"),
         (
             lambda: [layers.Reshape((1, 1, 7)), layers.Conv2D(3, 3, padding="same", name="head"), layers.Flatten()],
@@ -274,3 +281,16 @@ def test_sum_of_classifiers_is_no_head():
     total = layers.Add(name="total")([layers.Dense(3)(inputs), layers.Dense(3)(inputs)])
     with pytest.raises(ValueError, match=r"output 'total' comes from layer 'total' \(Add\)"):
         NetworkReader(keras.Model(inputs, total)).head()
+
+
+@pytest.mark.parametrize(
+    ("end", "activation"),
+    [
+        (lambda x: ops.softmax(layers.Dense(3)(x)), "softmax"),
+        (lambda x: ops.sigmoid(layers.Dense(3)(x)), "sigmoid"),
+        (lambda x: layers.Dense(3, activation=layers.Softmax())(x), "softmax"),
+    ],
+)
+def test_activation_as_an_operation_or_a_layer(end, activation):
+    inputs = keras.Input((8,))
+    assert NetworkReader(keras.Model(inputs, end(layers.Dense(6)(inputs)))).head().activation == activation

@@ -114,6 +114,15 @@ def test_channels_first_taps(dimensions):
     assert flat.channels == 5 * keras.ops.prod((4, 3, 2)[:dimensions])
 
 
+def test_channels_first_inside_a_wrapper():
+    inputs = keras.Input((3, 16, 32))
+    convolution = layers.Conv2D(8, 3, padding="same", data_format="channels_first")
+    x = layers.SpectralNormalization(convolution, name="spectral")(inputs)
+    network = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D(data_format="channels_first")(x)))
+    (tap,) = NetworkReader(network).taps()
+    assert (tap.channels, tap.positions) == (8, (16, 32))
+
+
 def test_layer_with_several_outputs_is_tapped_at_the_first():
     tokens = keras.Input((7, 2))
     sequence, state, _ = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")(tokens)

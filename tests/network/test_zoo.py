@@ -15,6 +15,7 @@ KERNELS = {
     "composite_blocks": ["block_b/convolution", "block_c/convolution", "block_d/convolution"],
     "graph_convolutions": ["layer1/dense", "layer2/dense", "layer3/dense", "layer4/dense"],
     "video": ["frames2/later"],
+    "tags_of_tokens": ["dense"],
 }
 
 

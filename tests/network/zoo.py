@@ -366,6 +366,46 @@ def recurrent_layers_normalized_and_activated():
     return classify(inputs, x)
 
 
+@expected("conv", "lstm")
+def convolution_before_a_recurrent_layer():
+    inputs = keras.Input((16, 3))
+    x = layers.MaxPooling1D()(layers.Conv1D(8, 3, activation="relu", name="conv")(inputs))
+    return classify(inputs, layers.LSTM(8, name="lstm")(x))
+
+
+@expected("frames", "lstm")
+def frames_read_by_a_nested_model():
+    frame = keras.Sequential([keras.Input((16, 16, 3)), layers.Conv2D(8, 3, 2), layers.GlobalAveragePooling2D()])
+    inputs = keras.Input((4, 16, 16, 3))
+    return classify(inputs, layers.LSTM(6, name="lstm")(layers.TimeDistributed(frame, name="frames")(inputs)))
+
+
+@expected("sum1", "sum2", "sum3", "sum4")
+def attention_with_shortcuts_from_an_embedding():
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.Embedding(20, 8)(tokens)
+    for name in ("1", "2", "3", "4"):
+        x = layers.Add(name=f"sum{name}")([x, layers.MultiHeadAttention(2, 4)(x, x)])
+    return classify(tokens, layers.GlobalAveragePooling1D()(x))
+
+
+@expected("sum1", "sum2", "sum3")
+def shortcuts_from_a_table():
+    inputs = x = keras.Input((8,))
+    for name in ("1", "2", "3"):
+        x = layers.Add(name=f"sum{name}")([x, layers.Dense(8, activation="relu")(x)])
+    return classify(inputs, x)
+
+
+@expected("both", "dense")
+def tags_of_tokens():
+    """The output layer is no classifier of one vector; its filters are no hidden layer's all the same."""
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="both")(layers.Embedding(20, 8)(tokens))
+    x = layers.Dense(6, activation="relu", name="dense")(x)
+    return keras.Model(tokens, layers.Dense(5, activation="softmax", name="tags")(x))
+
+
 @expected("a_relu", "b_relu")
 def activations_as_operations():
     inputs = x = keras.Input((16, 16, 3))
