@@ -89,6 +89,7 @@ def _outputs(call: Any, values: dict[int, Any]) -> list[Any] | None:
             outputs = tree.flatten(backend.compute_output_spec(operation.call, *args, **kwargs))
     except Exception:  # Whatever a user's layer raises for sizes that are not meant for it.
         return None
+    outputs = [x for x in outputs if isinstance(x, keras.KerasTensor)]  # A layer may return None beside tensors.
     for x in outputs:
         if not all(x.shape):
             return None
