@@ -91,8 +91,9 @@ class Term(keras.layers.Layer):
     """A term that is added to the training loss of a network; subclass it to write your own.
 
     A subclass implements two methods. `select` is called once, when a network is wrapped, and returns what the term
-    reads. `call` is called at each training step and returns the term's value, a float32 scalar. The total loss is
-    the task loss plus `weight · value`.
+    reads. `call` is called at each training step and returns the term's value, a scalar. The total loss is the task
+    loss plus `weight · value`. An `__init__` with arguments of its own keeps each in an attribute of the same name, or
+    the subclass extends `get_config`, so that the term can be saved and copied.
 
     Args:
         weight: number >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or another function of the training

@@ -72,8 +72,9 @@ def compare(
             `"label_smoothing"` (0.1). Or a dict from names to None for plain training, to a function from a network to
             a model, which is then compiled if it is not, or to a function without arguments that returns a list of
             terms. The first arm is the one that the others are compared with. Defaults to `("plain", "wrapped")`.
-        directory: folder that keeps the runs. After an interruption, the same call resumes from the last complete
-            epoch; with more seeds it adds runs. Defaults to a temporary folder.
+        directory: folder that keeps the runs of one comparison: of the same network, arrays and settings; functions,
+            such as a loss of your own, are told apart by their names. After an interruption, the same call resumes from
+            the last complete epoch; with more seeds it adds runs. Defaults to a temporary folder.
         stop_early: whether to stop once all intervals exclude 0, from the third seed on. Such repeated tests find
             chance differences more often than the intervals state. Defaults to False.
         verbose: whether to show a progress bar. Defaults to True.
@@ -82,8 +83,9 @@ def compare(
         A `Comparison`; print it.
 
     Raises:
-        ValueError: if the directory holds another comparison or is in use, or an argument has a wrong value.
-        TypeError: if an arm is neither None nor a function.
+        ValueError: if the directory holds another comparison or a damaged file, or is in use, or an argument has a
+            wrong value.
+        TypeError: if an arm is neither None nor a function, or does not train the network that it is given.
 
     >>> print(keras_collab.compare(build_network, (x, y), (x_val, y_val), compile=compile, epochs=30))
     """
