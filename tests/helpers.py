@@ -16,6 +16,10 @@ TERMS = {
 }
 
 
+# What compiles in the least time: XLA takes longer than these trainings save, and eager JAX compiles each operation.
+JIT = keras.backend.backend() == "jax"
+
+
 def small_network(*, regularizer=None, dropout=0.0, activation="softmax", classes=3, dtype=None, name="small"):
     """Three convolutions at three resolutions, with batch normalization, and a Dense head."""
     inputs = keras.Input((8, 8, 3))

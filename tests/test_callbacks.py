@@ -9,7 +9,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from helpers import small_data, small_network
+from helpers import JIT, small_data, small_network
 
 import keras_collab
 from keras_collab.callbacks import Backup
@@ -33,7 +33,7 @@ def new_model(wrapped):
     keras.utils.set_random_seed(3)
     network = small_network(dropout=0.5)
     model = keras_collab.wrap(network) if wrapped else network
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
     return network, model
 
 

@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import small_data, small_network, twin, zero_weights
+from helpers import JIT, small_data, small_network, twin, zero_weights
 from keras import layers, ops
 
 import keras_collab
@@ -395,8 +395,8 @@ def test_another_floatx_trains_as_the_plain_network(floatx, build):
     x, y = small_data()
     keras.config.set_floatx(floatx)
     try:
-        plain, wrapped, *_ = train_both(build(), (x, y), compile_kwargs={"metrics": None})
-        model = compile_model(keras_collab.wrap(build()), metrics=None)
+        plain, wrapped, *_ = train_both(build(), (x, y), compile_kwargs={"metrics": None, "jit_compile": JIT})
+        model = compile_model(keras_collab.wrap(build()), metrics=None, jit_compile=JIT)
         history = model.fit(x, y, batch_size=8, verbose=0).history
     finally:
         keras.config.set_floatx("float32")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from helpers import small_network
+from helpers import JIT, small_network
 from keras import layers
 
 import keras_collab
@@ -46,12 +46,12 @@ def terms():
     return [OutputConsistency(), KernelSimilarity(max_filters=4)]
 
 
-def eager(hp, model):
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+def compile(hp, model):
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
 
 
 def hypermodel(**kwargs):
-    return CollabHyperModel(digits_network, **{"terms": terms(), "balance": False, "compile": eager, **kwargs})
+    return CollabHyperModel(digits_network, **{"terms": terms(), "balance": False, "compile": compile, **kwargs})
 
 
 def statuses(tuner):
@@ -179,7 +179,7 @@ def test_trials_of_other_weights_do_not_compile_again(tmp_path):
     """In a process of its own, since JAX reads where to keep compilations once."""
     code = """
         import keras, numpy as np
-        from helpers import small_network
+        from helpers import JIT, small_network
         from keras_collab.tuner import CollabHyperModel
         hypermodel = CollabHyperModel(small_network, balance=False)
         hp = __import__("keras_tuner").HyperParameters()

@@ -7,7 +7,7 @@ import filelock
 import keras
 import numpy as np
 import pytest
-from helpers import small_data, small_network
+from helpers import JIT, small_data, small_network
 from rich.console import Console
 
 import keras_collab
@@ -33,7 +33,7 @@ class Order(keras.metrics.Metric):
 
 
 def compile(model):
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy", Order()])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy", Order()], jit_compile=JIT)
 
 
 def build(activation="relu"):
