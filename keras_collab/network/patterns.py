@@ -15,8 +15,8 @@ def compile_pattern(pattern: str, names: Iterable[str], help_text: str) -> re.Pa
     """A user's `layers=` as a regular expression.
 
     Args:
-        pattern: the expression, at most 200 characters. It may be able to match the longest name in 10 million ways, as
-            many as a search may try: with three repeats, `.*`, a name of 300 characters, with `(a+)+` few.
+        pattern: the expression, at most 200 characters. In the longest name there may be 10 million ways to match it,
+            since a search may have to try all of them.
         names: the names that it is for.
         help_text: what `layers` takes, for the error.
     """

@@ -6,6 +6,7 @@ a network is accepted: where no trial goes through, the shapes are those that Ke
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,14 +46,18 @@ def probe(inputs: Any, calls: Sequence[Any]) -> Sizes:
         calls: all its `Call`s in topological order.
     """
     flat = tree.flatten(inputs)
-    best = _trial(flat, calls, _BATCH, _OPEN_SIZES[0])
-    for batch in (_BATCH, flat[0].shape[0]):  # A batch of fixed size may be needed, and may be an axis' size too.
-        for size in _OPEN_SIZES if any(map(_is_open, flat)) else _OPEN_SIZES[:1]:
-            if not best.missed:
-                return best
-            trial = _trial(flat, calls, batch or _BATCH, size)
-            if trial.missed < best.missed:
-                best = trial
+    sizes = _OPEN_SIZES if any(map(_is_open, flat)) else _OPEN_SIZES[:1]
+    batches = [_BATCH]
+    if flat[0].shape[0]:  # A network may need its fixed batch, which may be the length of another axis too.
+        batches.append(flat[0].shape[0])
+    first, *others = itertools.product(batches, sizes)
+    best = _trial(flat, calls, *first)
+    for batch, size in others:
+        if not best.missed:
+            break
+        trial = _trial(flat, calls, batch, size)
+        if trial.missed < best.missed:
+            best = trial
     return best
 
 
