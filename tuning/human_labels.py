@@ -102,8 +102,11 @@ def main():
         path = options.results.with_name(f"human-labels-{space}.json")
         write(path, json.dumps(found[space], indent=1) + "\n")
     plain, terms = found["plain"][0], found["terms"][0]
-    tuned = dataclasses.replace(CELL, name="plain, searched", rate=plain["rate"], epochs=plain["epochs"])
-    weighed = dataclasses.replace(CELL, name="terms, searched", epochs=terms["epochs"])
+    tuned = dataclasses.replace(CELL, rate=plain["rate"], epochs=plain["epochs"])
+    weighed = dataclasses.replace(CELL, epochs=terms["epochs"])
+    # The name holds what was found, so that lines of an earlier search are not taken for those of this one.
+    tuned = dataclasses.replace(tuned, name=f"plain, searched: rate {tuned.rate:.3g}, {tuned.epochs} epochs")
+    weighed = dataclasses.replace(weighed, name=f"terms, searched: {weighed.epochs} epochs")
     runs = [(tuned, "plain"), (weighed, arm_of(terms)), (weighed, "plain"), (weighed, "default"), (weighed, "strong")]
     train_missing([(cell, arm, seed) for seed in options.seeds for cell, arm in runs], options)
 
