@@ -4,12 +4,11 @@ import collections
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import tree
 
-from keras_collab.network.calls import Call
+from keras_collab.network.calls import Call, topological_calls
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
 from keras_collab.network.layers import computes, is_composite
@@ -116,7 +115,7 @@ class Stream:
         for x in call.inputs:
             if id(x) in self._of_any_input:
                 branches[id(x)] = x
-        if not branches or not merges(call.operation):
+        if not branches or not merges(call):
             return False
         if len(branches) == 1:
             return self._adds_what_was_read(call, *branches.values())
@@ -298,11 +297,24 @@ def _end_of_stem(blocks: Sequence[Sequence[Call]]) -> int:
     return 0
 
 
-def merges(operation: Any) -> bool:
-    """Whether an operation brings branches together; so does a layer without weights that is not Keras' own."""
+def merges(call: Call) -> bool:
+    """Whether a call brings branches together; so does a user's layer without weights, if it adds or joins inside."""
+    operation = call.operation
+    if type(operation).__name__ in _MERGING:
+        return True
     is_known = type(operation).__module__.startswith(("keras.src.layers", "keras.src.ops"))
     is_other = isinstance(operation, keras.Layer) and not is_known and not computes(operation)
-    return is_other or type(operation).__name__ in _MERGING
+    return is_other and _merges_inside(call)
+
+
+def _merges_inside(call: Call) -> bool:
+    fresh = {id(x): keras.KerasTensor(x.shape, x.dtype) for x in call.inputs}
+    args, kwargs = call.arguments.fill_in(fresh)
+    try:
+        inside = topological_calls(list(fresh.values()), call.operation.call(*args, **kwargs), {})
+    except Exception:  # A backend's own functions, for instance, take no symbolic tensors.
+        return True
+    return any(type(part.operation).__name__ in _MERGING for part in inside)
 
 
 def refines(call: Call) -> bool:

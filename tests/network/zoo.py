@@ -115,6 +115,20 @@ class TransformerBlock(layers.Layer):
         return input_shape
 
 
+class Gate(layers.Layer):
+    """A product, without weights of its own."""
+
+    def call(self, inputs):
+        return inputs[0] * ops.sigmoid(inputs[1])
+
+
+class Shortcut(layers.Layer):
+    """A sum, without weights of its own."""
+
+    def call(self, inputs):
+        return ops.relu(inputs[0] + 0.5 * inputs[1])
+
+
 class GraphConvolution(layers.Layer):
     """Features averaged over neighbours, then a matrix (Kipf & Welling, 2017, arXiv 1609.02907)."""
 
@@ -363,6 +377,18 @@ def recurrent_layers_normalized_and_activated():
         x = layers.Bidirectional(layers.GRU(3, return_sequences=True), name=f"both{name}")(x)
         x = layers.Activation("tanh", name=f"both{name}_active")(layers.BatchNormalization()(x))
         x = layers.SpatialDropout1D(0.1)(x)
+    return classify(inputs, x)
+
+
+@expected("a_sum", "b4")
+def gates_and_shortcuts_of_ones_own():
+    inputs = x = keras.Input((16, 16, 3))
+    for name in ("a", "b"):
+        x = convolve(x, 6, f"{name}1", 2)
+        y = Gate(name=f"{name}_gate")([convolve(x, 6, f"{name}2"), convolve(x, 6, f"{name}3")])
+        x = Shortcut(name=f"{name}_sum")([x, y])
+        x = convolve(x, 6, f"{name}4")
+        x = Gate(name=f"{name}_last")([x, convolve(x, 6, f"{name}5")])
     return classify(inputs, x)
 
 
