@@ -63,6 +63,6 @@ def unread_remark(sizes: dict[str, int], total: int) -> str:
         return ""
     layers = [f"{path} ({sizes[path]:,})" for path in list(sizes)[:3]]
     return (
-        f"{100 * count / total:.0f}% of the trainable parameters lie in layers that no term can change: "
+        f"{100 * count // total}% of the trainable parameters lie in layers that no term can change: "
         f"{', '.join(layers)}. Name layers with `layers=` to change that."
     )

@@ -1,5 +1,7 @@
 """`describe`: what terms read is named, what is frozen is said, times are measured, and nothing changes."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -89,6 +91,19 @@ def test_most_weights_in_layers_that_no_term_reads(wide, capsys):
     assert "conv1" not in description.unread
     printed = " ".join(capsys.readouterr().out.split())
     assert ("of the trainable parameters lie in layers that no term can change: memory (14,208)" in printed) == wide
+
+
+def test_wrap_warns_where_the_default_reads_least_of_the_weights():
+    inputs = x = keras.Input((8, 8, 3))
+    for name in ("conv0", "conv1", "conv2"):
+        x = layers.Conv2D(4, 3, padding="same", activation="relu", name=name)(x)
+    kind = layers.Dense(3, activation="softmax", name="kind")(layers.GlobalAveragePooling2D()(x))
+    size = layers.Dense(1, name="size")(layers.Dense(500, activation="relu", name="wide")(layers.Flatten()(inputs)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        wrap(keras.Model(inputs, [kind, size]))
+    told = "\n".join(str(warning.message) for warning in caught)
+    assert "99% of the trainable parameters lie in layers that no term can change: wide (96,500)" in told
 
 
 def test_a_layer_that_is_called_twice_has_two_taps_and_its_weights_count_once():
