@@ -16,7 +16,7 @@ Batch = tuple[Any, Any, Any]  # x, y and sample_weight; None for what the data l
 
 
 @runtime_checkable
-class _Array(Protocol):
+class Array(Protocol):
     """An array of any library: NumPy, TensorFlow, JAX, torch, pandas."""
 
     def __array__(self) -> Any: ...
@@ -58,12 +58,12 @@ def first_batches(
         ValueError: if arrays do not have the same number of samples.
     """
     is_path = isinstance(data, str | os.PathLike)
-    if is_path or not isinstance(data, _Array | Iterable):
+    if is_path or not isinstance(data, Array | Iterable):
         raise TypeError(
             f"{owner.__name__}: data must be arrays, x or (x, y), or batches of them. Received: {data!r} (of type "
             f"{type(data).__name__}). Read images in folders by keras.utils.image_dataset_from_directory(...)."
         )
-    if isinstance(data, _Array | dict):
+    if isinstance(data, Array | dict):
         data = (data,)
     batches = data
     is_list_of_batches = isinstance(data, list) and len(data) > 0 and isinstance(data[0], tuple)

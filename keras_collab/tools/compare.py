@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from keras_collab._checks import check_range
 from keras_collab._files import write_json, write_whole
 from keras_collab.callbacks import Backup
-from keras_collab.tools._batches import first_batches
+from keras_collab.tools._batches import Array, first_batches
 from keras_collab.tools._directory import (
     check_same,
     digest,
@@ -152,7 +152,8 @@ class _Trainer:
     def run(self, arm: str, seed: int, on_epoch: Callable[[int], Any]) -> None:
         """Trains one run, or reads its record if it is done: that is written last."""
         path = self.path(arm, seed, ".json")
-        if not path.exists():
+        is_kept = path.exists()
+        if not is_kept:
             write_json(path, self.train_one(arm, seed, on_epoch))
             self.path(arm, seed, "-backup.weights.h5").unlink(missing_ok=True)
         record = read_record(path, self.epochs)
@@ -161,7 +162,7 @@ class _Trainer:
         if self.metric not in history:
             raise ValueError(f"Arm {arm!r} has no column {self.metric!r}, by which arms are compared: {list(history)}.")
         if seed not in self.first_batches:
-            self.first_batches[seed] = self.first_batch_digest(seed)
+            self.first_batches[seed] = self.first_batch_digest(seed) if is_kept else record["first_batch"]
         if self.first_batches[seed] != record["first_batch"]:
             warnings.warn(
                 "The arms of a seed begin with different training batches, so that the runs are not pairs: the data "
@@ -289,7 +290,7 @@ def _progress(verbose: bool) -> Progress:
 
 def _check_data(train: Any, validation: Any) -> None:
     for name, data in {"train": train, "validation": validation}.items():
-        if data is None or isinstance(data, Iterator) or hasattr(data, "__array__"):
+        if data is None or isinstance(data, Iterator | Array):
             raise ValueError(
                 f"`{name}` must be data that can be iterated more than once: (x, y), a dataset or loader, or a "
                 f"function that makes them. Received: {data!r}."
