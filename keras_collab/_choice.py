@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_collab._checks import close_matches
+from keras_collab._types import Tensor
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.recipes import gentle
 from keras_collab.terms.term import Term
@@ -103,7 +104,7 @@ def _checked_selection(selection: Any) -> Selection:
     return selection
 
 
-def checked_value(term: Term, value: Any) -> Any:
+def checked_value(term: Term, value: Tensor) -> Tensor:
     """The value of a term at a training step as a float32 scalar.
 
     Raises:

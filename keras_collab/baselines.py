@@ -16,6 +16,7 @@ from keras import ops
 from keras_collab._checks import check_range, check_temperature
 from keras_collab._choice import check_not_wrapped
 from keras_collab._training_step import step_of, training_step
+from keras_collab._types import Tensor
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
@@ -26,7 +27,7 @@ from keras_collab.terms.relations import pool
 from keras_collab.terms.term import weighted_mean
 
 
-def cross_entropy(labels: Any, logits: Any) -> Any:
+def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
     """The cross-entropy of each sample, `(batch,)`; labels and logits are `(batch, classes)`."""
     return -ops.sum(labels * ops.log_softmax(logits), axis=-1)
 
@@ -87,7 +88,7 @@ class Baseline(keras.Model):
         """Returns the model that training runs, which shares the network's layers. Called once."""
         raise NotImplementedError
 
-    def loss_of(self, labels: Any, logits: Sequence[Any]) -> Any:
+    def loss_of(self, labels: Tensor, logits: Sequence[Tensor]) -> Tensor:
         """The loss of each sample, `(batch,)`.
 
         Args:
@@ -96,7 +97,7 @@ class Baseline(keras.Model):
         """
         raise NotImplementedError
 
-    def network_output(self, logits: Sequence[Any]) -> Any:
+    def network_output(self, logits: Sequence[Tensor]) -> Tensor:
         """The output of the network, for the metrics, computed from its logits."""
         return logits[0] if self.head.activation == "linear" else ops.softmax(logits[0])
 
@@ -182,7 +183,7 @@ class MultiHead(Baseline):
         logits = self._grow(shared(graph.inputs), parts, branch="")
         return keras.Model(graph.inputs, logits, name="training_graph")
 
-    def _grow(self, x: Any, parts: Sequence[keras.Model], branch: str) -> list[Any]:
+    def _grow(self, x: Tensor, parts: Sequence[keras.Model], branch: str) -> list[Tensor]:
         """The logits of all heads that grow from `x`; in the branches "", "0", "00" layers are the network's own."""
         if not parts:
             head, dense = self.head, self.head.layer
@@ -298,7 +299,7 @@ class Exits(Baseline):
                 hints.append(features - ops.stop_gradient(ops.reshape(self.head.features, (-1, self.head.size))))
         return keras.Model(self.reader.graph.inputs, logits + hints, name="training_graph")
 
-    def _bottleneck(self, x: Any, tap: Tap) -> Any:
+    def _bottleneck(self, x: Tensor, tap: Tap) -> Tensor:
         """From a tap's positions to about those of the last stage, and to the features of the head."""
         last = self.reader.taps("auto")[-1].positions
         if len(tap.positions) != 2 or len(last) != 2:

@@ -16,6 +16,7 @@ from keras_collab._choice import (
     select_default,
 )
 from keras_collab._training_step import LastState, StepCounter, evaluation, is_evaluating, step_of, training_step
+from keras_collab._types import Tensor
 from keras_collab.network.calls import symbolic_ends
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import read_head
@@ -182,14 +183,16 @@ class CollabModel(keras.Model):
         total = self.task_total(x, y, y_pred, sample_weight, training)
         step = step_of(self)
         if step is None or step.taps is None:
-            self._check_labels(y)
             return total
         taps, step.taps = dict(zip(self._internals.tap_ids, step.taps, strict=True)), None
         batch = ops.shape(tree.flatten(y_pred)[0])[0]
         self._task_tracker.update_state(self._task_loss(total), sample_weight=batch)
         number = ops.convert_to_tensor(self._counter.step)
         for term, selection in zip(self._terms, self._training_selections(), strict=True):
-            value = self._value_of(term, selection, number, taps, y_pred, y, sample_weight)
+            value = ops.zeros((), dtype="float32")
+            if term.selection.is_empty or not selection.is_empty:
+                term.draw_at(number)
+                value = checked_value(term, term(tensors=_read(selection, taps, y_pred, y, sample_weight)))
             weight = term.weight_at(number)
             total = total + ops.cast(self._aggregate_additional_loss(weight * value), total.dtype)
             term.track(value, weight, batch)
@@ -197,7 +200,9 @@ class CollabModel(keras.Model):
         self._counter.step.assign(number + 1)
         return total
 
-    def loss_and_terms(self, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, dict[str, Any]]:
+    def loss_and_terms(
+        self, x: Tensor, y: Tensor = None, sample_weight: Tensor = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the total training loss of a batch and the value of each term, for a custom training loop.
 
         The model must be compiled with a loss. On JAX, call this inside a `keras.StatelessScope`.
@@ -216,35 +221,15 @@ class CollabModel(keras.Model):
             total = self.compute_loss(x, y, outputs, sample_weight, training=True)
         return total, step.values
 
-    def task_total(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+    def task_total(self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor, training: bool) -> Tensor:
         """The loss without the terms: the compiled loss, regularizers and `add_loss`."""
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
-    def _task_loss(self, total: Any) -> Any:
+    def _task_loss(self, total: Tensor) -> Tensor:
         """The compiled loss alone: without regularizers, `add_loss` and the scaling of a distribution strategy."""
         for loss in self.losses:
             total = total - self._aggregate_additional_loss(loss)
         return total / self._aggregate_additional_loss(ops.ones((), dtype=total.dtype))
-
-    def _value_of(
-        self, term: Term, selection: Selection, number: Any, taps: dict[int, Any], outputs: Any, y: Any, weights: Any
-    ) -> Any:
-        if selection.is_empty and not term.selection.is_empty:
-            return ops.zeros((), dtype="float32")
-        head = None
-        if selection.head:
-            head = read_head(selection.head, taps[id(selection.head.features)])
-        tensors = StepTensors(
-            taps=tuple(tap.channels_last(taps[id(tap.tensor)]) for tap in selection.taps),
-            masks=tuple(taps.get(id(tap.mask)) for tap in selection.taps),
-            head=head,
-            kernels=selection.kernels,
-            outputs=outputs,
-            y=y,
-            sample_weight=weights,
-        )
-        term.draw_at(number)
-        return checked_value(term, term(tensors=tensors))
 
     def _training_selections(self) -> list[Selection]:
         """What each term reads, without frozen kernels and taps behind frozen layers. Reset by `compile`."""
@@ -254,11 +239,6 @@ class CollabModel(keras.Model):
         return self._internals.training_selections
 
     # Checks. An error inside the first step would come late.
-
-    def _check_labels(self, y: Any) -> None:
-        if y is not None and not is_evaluating():
-            for term in self._terms:
-                term.check_labels(term.selection, y)
 
     def _check_losses(self) -> None:
         for term in self._terms:
@@ -390,3 +370,16 @@ def _loss_of(loss: Any, head: Any) -> Any:
     elif isinstance(loss, list | tuple):
         loss = loss[head.index] if head.index < len(loss) else None
     return keras.losses.get(loss) if isinstance(loss, str) else loss
+
+
+def _read(selection: Selection, taps: dict[int, Tensor], outputs: Tensor, y: Tensor, weights: Tensor) -> StepTensors:
+    """What a term reads of the tapped tensors of a step, by id."""
+    return StepTensors(
+        taps=tuple(tap.channels_last(taps[id(tap.tensor)]) for tap in selection.taps),
+        masks=tuple(taps.get(id(tap.mask)) for tap in selection.taps),
+        kernels=selection.kernels,
+        outputs=outputs,
+        y=y,
+        sample_weight=weights,
+        head_values=read_head(selection.head, taps[id(selection.head.features)]) if selection.head else None,
+    )

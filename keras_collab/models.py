@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from keras_collab._checks import check_range
+from keras_collab._types import Tensor
 
 Shape = tuple[int, int, int]
 
@@ -168,7 +169,7 @@ def _check(
     check_range(owner, dropout=dropout, least=0, below=1)
 
 
-def _basic_block(x: Any, filters: int, stride: int, name: str) -> Any:
+def _basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
     shortcut = x
     if stride > 1 or x.shape[-1] != filters:
         shortcut = _convolve(x, filters, 1, stride, f"{name}_shortcut")
@@ -180,13 +181,13 @@ def _basic_block(x: Any, filters: int, stride: int, name: str) -> Any:
 
 
 def _convolve(
-    x: Any,
+    x: Tensor,
     filters: int,
     size: int,
     stride: int,
     name: str,
     use_bias: bool = False,
-) -> Any:
+) -> Tensor:
     """A convolution and batch normalization."""
     convolution = layers.Conv2D(
         filters,
@@ -201,7 +202,7 @@ def _convolve(
     return normalization(convolution(x))
 
 
-def _classify(inputs: Any, x: Any, classes: int, dropout: float, name: str) -> keras.Model:
+def _classify(inputs: Any, x: Tensor, classes: int, dropout: float, name: str) -> keras.Model:
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_collab._checks import check_range
+from keras_collab._types import Tensor
 
 
 @keras.saving.register_keras_serializable("keras_collab")
@@ -32,7 +33,7 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):
         self.steps = check_range(self, steps=steps, least=1, whole=True)
         self.begin = check_range(self, begin=begin, least=0, whole=True)
 
-    def __call__(self, step: Any) -> Any:
+    def __call__(self, step: Tensor) -> Tensor:
         return self.value * _progress(step, self.begin, self.steps)
 
     def get_config(self) -> dict[str, Any]:
@@ -63,14 +64,14 @@ class RampDown(keras.optimizers.schedules.LearningRateSchedule):
         self.steps = check_range(self, steps=steps, least=1, whole=True)
         self.begin = check_range(self, begin=begin, least=0, whole=True)
 
-    def __call__(self, step: Any) -> Any:
+    def __call__(self, step: Tensor) -> Tensor:
         return self.value * (1.0 - _progress(step, self.begin, self.steps))
 
     def get_config(self) -> dict[str, Any]:
         return {"value": self.value, "steps": self.steps, "begin": self.begin}
 
 
-def _progress(step: Any, begin: int, steps: int) -> Any:
+def _progress(step: Tensor, begin: int, steps: int) -> Tensor:
     """The fraction of the ramp completed at `step`, in [0, 1]."""
     done = ops.cast(step, "float32") - begin
     return ops.clip(done / steps, 0.0, 1.0)

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import tree
 
+from keras_collab._types import Operation
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
@@ -19,7 +21,7 @@ class Call:
         outputs: symbolic tensors that came out.
     """
 
-    operation: Any
+    operation: Operation
     path: str
     inputs: tuple[keras.KerasTensor, ...]
     outputs: tuple[keras.KerasTensor, ...]

@@ -1,9 +1,8 @@
 """On which axis a tensor has its channels: where the layer that made it puts them."""
 
-from typing import Any
-
 import keras
 
+from keras_collab._types import Operation
 from keras_collab.network.graph import Graph
 
 # Layers that work on the last axis, and what moves axes about: the output's channels are on the last axis.
@@ -34,7 +33,7 @@ def channels_first(graph: Graph) -> dict[int, bool]:
     return first
 
 
-def _puts_first(operation: Any, inherited: bool) -> bool:
+def _puts_first(operation: Operation, inherited: bool) -> bool:
     """Whether the output has its channels on axis 1, given whether an input has."""
     if isinstance(operation, _ON_THE_LAST_AXIS) or type(operation).__name__ in _MOVING:
         return False

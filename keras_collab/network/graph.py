@@ -12,6 +12,7 @@ from keras import tree
 from keras.src import backend
 from keras.src.models.functional import Functional
 
+from keras_collab._types import Tensor
 from keras_collab.network.calls import Call, is_keras_own, symbolic_ends, topological_calls
 from keras_collab.network.nested import flatten
 from keras_collab.network.sizes import probe
@@ -179,7 +180,7 @@ def _masks(inputs: Any, calls: Sequence[Call]) -> dict[int, keras.KerasTensor]:
     return masks
 
 
-def _is_computable(inputs: Any, tensor: Any) -> bool:
+def _is_computable(inputs: Any, tensor: Tensor) -> bool:
     """Whether a tensor depends on the inputs; a mask in a graph that Keras cloned depends on the original graph."""
     if not isinstance(tensor, keras.KerasTensor):
         return False

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from keras_collab._types import Operation, Tensor
 from keras_collab.network.calls import Call
 from keras_collab.network.graph import Graph
 from keras_collab.network.layers import Kernel, kernel_of
@@ -42,7 +43,7 @@ class Head:
         """Whether each logit is a binary classifier, as with a sigmoid."""
         return self.activation == "sigmoid" or self.classes == 1
 
-    def label_distributions(self, y: Any) -> Any:
+    def label_distributions(self, y: Tensor) -> Tensor:
         """Labels as distributions, in the shape of `HeadValues.logits`: class indices become one-hot vectors."""
         if self.two_way:
             yes = ops.cast(ops.reshape(y, (-1, self.classes)), "float32")
@@ -65,16 +66,16 @@ class HeadValues:
     """
 
     head: Head
-    features: Any
-    kernel: Any
-    bias: Any
+    features: Tensor
+    kernel: Tensor
+    bias: Tensor
 
     @property
-    def logits(self) -> Any:
+    def logits(self) -> Tensor:
         """The head's logits for distributions over the last axis; see `logits_of`."""
         return self.logits_of(self.features)
 
-    def logits_of(self, features: Any) -> Any:
+    def logits_of(self, features: Tensor) -> Tensor:
         """The head's logits for `features`, computed from kernel and bias.
 
         Args:
@@ -98,7 +99,7 @@ def find_heads(graph: Graph) -> list[Head | str]:
     return heads
 
 
-def read_head(head: Head, features: Any) -> HeadValues:
+def read_head(head: Head, features: Tensor) -> HeadValues:
     """The values of a head at a training step.
 
     Args:
@@ -131,7 +132,7 @@ def check_labels(head: Head, y_shape: tuple[int | None, ...]) -> None:
         )
 
 
-def check_indices(head: Head, labels: Any) -> None:
+def check_indices(head: Head, labels: Tensor) -> None:
     """Raises a ValueError if labels, a NumPy array, are class indices and one of them is no class."""
     if head.two_way or labels.shape[1:] == (head.classes,):
         return
@@ -246,7 +247,7 @@ def _name_of(activation: Any) -> str:
 
 
 @functools.singledispatch
-def _passes_through(operation: Any) -> str | None:
+def _passes_through(operation: Operation) -> str | None:
     """The activation that an operation after the classifier applies, None if it does more than that."""
     name = type(operation).__name__.lower()
     is_activation = type(operation).__module__ == "keras.src.ops.nn" and name in ("softmax", "sigmoid")

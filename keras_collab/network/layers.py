@@ -3,11 +3,11 @@
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import keras
 from keras import ops
 
+from keras_collab._types import Operation, Tensor
 from keras_collab.network.calls import is_keras_own
 
 
@@ -54,7 +54,7 @@ class Kernel:
                 return True
         return False
 
-    def read(self) -> Any:
+    def read(self) -> Tensor:
         """The filters as the layer applies them (LoRA's update included), in the layer's own precision.
 
         Returns:
@@ -68,7 +68,7 @@ class Kernel:
         return ops.swapaxes(ops.reshape(values, (self.size, self.groups, self.filters)), 0, 1)
 
 
-def kernel_of(operation: Any, path: str) -> Kernel | None:
+def kernel_of(operation: Operation, path: str) -> Kernel | None:
     """The filters of a layer, or None.
 
     None also for quantized layers, and for a user's subclass that overrides how Keras applies the kernel.
@@ -81,7 +81,7 @@ def kernel_of(operation: Any, path: str) -> Kernel | None:
     return _kernel(operation, path)
 
 
-def kernels_of(operation: Any, path: str) -> list[Kernel]:
+def kernels_of(operation: Operation, path: str) -> list[Kernel]:
     """The filters of a layer and of all layers inside it, each with the path to it."""
     kernel = kernel_of(operation, path)
     if kernel is not None:
@@ -92,14 +92,14 @@ def kernels_of(operation: Any, path: str) -> list[Kernel]:
     return kernels
 
 
-def _inner_layers(operation: Any) -> list[keras.Layer]:
+def _inner_layers(operation: Operation) -> list[keras.Layer]:
     """The layers that a layer itself holds; none for an operation of keras.ops."""
     if not isinstance(operation, keras.Layer):
         return []
     return list(operation._flatten_layers(include_self=False, recursive=False))
 
 
-def computes(operation: Any, embeddings: bool = False) -> bool:
+def computes(operation: Operation, embeddings: bool = False) -> bool:
     """Whether a layer mixes features by trainable weights, frozen or not; an embedding only looks them up."""
     layers = operation._flatten_layers() if isinstance(operation, keras.Layer) else []
     for layer in layers:
@@ -111,7 +111,7 @@ def computes(operation: Any, embeddings: bool = False) -> bool:
     return False
 
 
-def is_composite(operation: Any) -> bool:
+def is_composite(operation: Operation) -> bool:
     """Whether a layer is a block of its own: a recurrent one, a model, or a user's that holds layers with weights.
 
     So is one of these in a wrapper that applies it at every time step.
@@ -126,7 +126,7 @@ def is_composite(operation: Any) -> bool:
 
 
 @functools.singledispatch
-def _kernel(layer: Any, path: str) -> Kernel | None:
+def _kernel(layer: Operation, path: str) -> Kernel | None:
     """The filters of `layer`, or None for a layer that has none. One registration a kind of layer."""
     return None
 

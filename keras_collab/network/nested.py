@@ -12,6 +12,7 @@ from keras import ops, tree
 from keras.src import backend
 from keras.src.models.functional import Functional
 
+from keras_collab._types import Operation, Tensor
 from keras_collab.network.calls import Call, is_keras_own, symbolic_ends, topological_calls
 
 
@@ -61,7 +62,7 @@ class _Replay:
     def run(self, model: keras.Model, inputs: Any, prefix: str, training: bool | None) -> Any:
         """Calls all layers of a model on new inputs; returns its outputs."""
         starts, ends = symbolic_ends(model)
-        values: dict[int, Any] = {}
+        values: dict[int, Tensor] = {}
         for start, x in zip(tree.flatten(starts), tree.flatten(inputs), strict=True):
             values[id(start)] = x
         for call in topological_calls(starts, ends, {}):
@@ -70,7 +71,7 @@ class _Replay:
                 values[id(original)] = output
         return tree.map_structure(lambda x: values[id(x)], ends)
 
-    def call(self, call: Call, path: str, training: bool | None, values: dict[int, Any]) -> Any:
+    def call(self, call: Call, path: str, training: bool | None, values: dict[int, Tensor]) -> Any:
         """Calls one layer, or all layers of a nested model, on new arguments.
 
         Args:
@@ -152,7 +153,7 @@ def _same_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
     return keras.layers.InputLayer.from_config(config).output
 
 
-def _has_graph(operation: Any) -> bool:
+def _has_graph(operation: Operation) -> bool:
     """Whether Keras' own call of a model does no more than run its layers."""
     if not isinstance(operation, Functional | keras.Sequential) or not operation.built:
         return False

@@ -3,11 +3,11 @@
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import keras
 from keras import ops
 
+from keras_collab._types import Tensor
 from keras_collab.network.auto import auto_kernels, auto_taps
 from keras_collab.network.calls import Call
 from keras_collab.network.channels import channels_first
@@ -35,7 +35,7 @@ class Tap:
     channels_first: bool
     mask: keras.KerasTensor | None = None
 
-    def channels_last(self, values: Any) -> Any:
+    def channels_last(self, values: Tensor) -> Tensor:
         """The tap's values, or its symbolic tensor, with the channels on the last axis."""
         return ops.moveaxis(values, 1, -1) if self.channels_first else values
 
@@ -66,7 +66,7 @@ class Selection:
     """
 
     taps: tuple[Tap, ...] = ()
-    head: Any = None  # a Head
+    head: Head | None = None
     kernels: tuple[Kernel, ...] = ()
 
     @property

@@ -14,6 +14,7 @@ import keras
 from keras import tree
 from keras.src import backend
 
+from keras_collab._types import Operation, Tensor
 from keras_collab.network.calls import is_keras_own
 
 # A prime that no layer has as its own size, so that an axis of this length is the batch.
@@ -84,7 +85,7 @@ def _trial(inputs: Sequence[keras.KerasTensor], calls: Sequence[Any], batch: int
     return Sizes(batch, shapes, missed)
 
 
-def _outputs(call: Any, values: dict[int, Any]) -> list[Any] | None:
+def _outputs(call: Any, values: dict[int, Tensor]) -> list[Any] | None:
     args, kwargs = call.arguments.fill_in(values)
     operation = call.operation
     try:
@@ -101,7 +102,7 @@ def _outputs(call: Any, values: dict[int, Any]) -> list[Any] | None:
     return outputs if len(outputs) == len(call.outputs) else None
 
 
-def _declares_shape(operation: Any) -> bool:
+def _declares_shape(operation: Operation) -> bool:
     """Whether a user says what shape an operation makes: with None for the batch, whatever it does with it."""
     is_layer = isinstance(operation, keras.Layer)
     return is_layer and (

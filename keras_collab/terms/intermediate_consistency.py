@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_collab._checks import check_choice, check_temperature
+from keras_collab._types import Tensor
 from keras_collab.network.names import Layers
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.relations import log_relations, pool
@@ -14,7 +15,7 @@ from keras_collab.terms.term import StepTensors, Term, Weight
 _TARGETS = ("outputs", "deepest")
 
 
-def relational_divergence(features: Any, target: Any, temperature: float) -> Any:
+def relational_divergence(features: Tensor, target: Tensor, temperature: float) -> Tensor:
     """Mean over samples of KL( P_target ‖ P ), where P is the relations of `features`; 0 for a batch of one.
 
     Args:
@@ -75,7 +76,7 @@ class IntermediateConsistency(Term):
             return Selection(taps=network.taps(self.layers), head=network.head(self.output_name))
         return Selection(taps=network.taps(self.layers, at_least=2))
 
-    def call(self, tensors: StepTensors) -> Any:
+    def call(self, tensors: StepTensors) -> Tensor:
         features = [pool(tap, mask) for tap, mask in zip(tensors.taps, tensors.masks, strict=True)]
         if self.target == "outputs":
             target = ops.reshape(tensors.head.logits, (ops.shape(features[0])[0], -1))

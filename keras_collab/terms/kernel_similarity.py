@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_collab._checks import check_range
+from keras_collab._types import Tensor
 from keras_collab.network.layers import Kernel
 from keras_collab.network.names import Layers
 from keras_collab.network.select import NetworkReader, Selection
@@ -26,7 +27,7 @@ def welch_bound(filters: int, size: int) -> float:
     return max(0.0, (filters - size) / (size * (filters - 1)))
 
 
-def kernel_similarity(filters: Any) -> Any:
+def kernel_similarity(filters: Tensor) -> Tensor:
     """Mean over i != j of cos²(w_i, w_j), less its smallest possible value, `welch_bound`.
 
     Args:
@@ -78,7 +79,7 @@ class KernelSimilarity(Term):
     def select(self, network: NetworkReader) -> Selection:
         return Selection(kernels=network.kernels(self.layers))
 
-    def call(self, tensors: StepTensors) -> Any:
+    def call(self, tensors: StepTensors) -> Tensor:
         draws = keras.random.uniform((len(tensors.kernels), 3), dtype="float32", seed=self.seed_generator)
         total = ops.zeros((), dtype="float32")
         start = 0
@@ -95,7 +96,7 @@ class KernelSimilarity(Term):
             groups.setdefault(shape, []).append(kernel)
         return list(groups.values())
 
-    def _estimates(self, kernels: list[Kernel], draws: Any) -> Any:
+    def _estimates(self, kernels: list[Kernel], draws: Tensor) -> Tensor:
         """The values of kernels with blocks of one shape, `(kernels,)`, from draws of `(kernels, 3)`."""
         rows, columns = [], []
         row_items, column_items = [], []

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_collab._checks import check_range, check_temperature
+from keras_collab._types import Tensor
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.term import StepTensors, Term, Weight
 
@@ -29,7 +30,7 @@ _REGRESSION_FUNCTIONS = (
 )
 
 
-def consistency_divergence(logits: Any, part_logits: Any, temperature: float) -> Any:
+def consistency_divergence(logits: Tensor, part_logits: Tensor, temperature: float) -> Tensor:
     """temperature² · mean over parts of KL( softmax(logits / temperature) ‖ softmax(part_logits / temperature) ).
 
     No gradient flows into `logits`, the target. The factor temperature² keeps the scale of the gradient.
@@ -93,22 +94,23 @@ class OutputConsistency(Term):
     def select(self, network: NetworkReader) -> Selection:
         return Selection(head=network.head(self.output_name))
 
-    def call(self, tensors: StepTensors) -> Any:
+    def call(self, tensors: StepTensors) -> Tensor:
         head = tensors.head
         part_logits = head.logits_of(head.features * self._masks(*ops.shape(head.features)))
         divergence = consistency_divergence(head.logits, part_logits, self.temperature)
         return tensors.mean_over_samples(divergence)
 
     def check_loss(self, selection: Selection, loss: Any) -> None:
+        head = selection.head
         regression = isinstance(loss, _REGRESSION_LOSSES) or loss in _REGRESSION_FUNCTIONS
-        if regression and selection.head.activation == "linear":
+        if head and regression and head.activation == "linear":
             warnings.warn(
-                f"'{self.name}' reads the outputs of '{selection.head.path}' as logits of classes, but the loss is "
+                f"'{self.name}' reads the outputs of '{head.path}' as logits of classes, but the loss is "
                 f"{loss!r}, a regression loss. Leave the term out: pass the other terms to wrap(network, [...]).",
                 stacklevel=3,
             )
 
-    def _masks(self, batch: Any, size: int) -> Any:
+    def _masks(self, batch: Tensor, size: int) -> Tensor:
         """Dropout masks, `(parts, batch, size)`: 0, or 1 / (1 − rate)."""
         uniform = keras.random.uniform((self.parts, batch, size), dtype="float32", seed=self.seed_generator)
         return ops.cast(uniform >= self.rate, "float32") / (1 - self.rate)

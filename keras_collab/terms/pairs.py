@@ -1,9 +1,10 @@
 """Pairs of columns: their cosines, and unbiased estimates of a mean over all pairs from two random blocks."""
 
 import dataclasses
-from typing import Any
 
 from keras import ops
+
+from keras_collab._types import Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +35,15 @@ class Blocks:
         """The factor that turns a sum over the pairs of two blocks into an estimate of the mean over all pairs."""
         return self.count**2 / (self.size * (self.size - 1))
 
-    def draw(self, uniform: Any) -> Any:
+    def draw(self, uniform: Tensor) -> Tensor:
         """The index of a block from a uniform number in [0, 1); int32."""
         return draw_index(uniform, self.count)
 
-    def items(self, index: Any) -> Any:
+    def items(self, index: Tensor) -> Tensor:
         """The items of a block, `(length,)`."""
         return index + self.count * ops.arange(self.length, dtype="int32")
 
-    def take(self, values: Any, index: Any) -> Any:
+    def take(self, values: Tensor, index: Tensor) -> Tensor:
         """One block of the items along the last axis: `(..., size)` to `(..., length)`; the index may be drawn."""
         if self.count == 1:
             return values
@@ -55,19 +56,19 @@ class Blocks:
         return pick(values, -1, index)
 
 
-def draw_index(uniform: Any, count: Any) -> Any:
+def draw_index(uniform: Tensor, count: Tensor) -> Tensor:
     """One of `count` indices from a uniform number in [0, 1), elementwise; int32."""
     count = ops.convert_to_tensor(count, dtype="int32")
     scaled = uniform * ops.cast(count, uniform.dtype)
     return ops.minimum(ops.cast(scaled, "int32"), count - 1)
 
 
-def scale_gradient(values: Any, scale: float) -> Any:
+def scale_gradient(values: Tensor, scale: float) -> Tensor:
     """`values`, with a gradient that is multiplied by `scale`."""
     return scale * values + ops.stop_gradient((1.0 - scale) * values)
 
 
-def pick(values: Any, axis: int, index: Any) -> Any:
+def pick(values: Tensor, axis: int, index: Tensor) -> Tensor:
     """`values` at one index of an axis, which is removed; the index may be drawn inside a compiled step.
 
     The gradient is a product with a one-hot vector, which the compiler can fuse. The gradient of a gather would need a
@@ -88,7 +89,7 @@ def pick(values: Any, axis: int, index: Any) -> Any:
     return select(values)
 
 
-def window(values: Any, axis: int, start: Any, length: int) -> Any:
+def window(values: Tensor, axis: int, start: Tensor, length: int) -> Tensor:
     """`length` values from `start` on along an axis; the start may be drawn inside a compiled step. See `pick`."""
     size = values.shape[axis]
     if length == size:
@@ -108,14 +109,14 @@ def window(values: Any, axis: int, start: Any, length: int) -> Any:
     return select(values)
 
 
-def _along(vector: Any, axis: int, rank: int) -> Any:
+def _along(vector: Tensor, axis: int, rank: int) -> Tensor:
     """A vector as an array of `rank` axes, along `axis`."""
     shape = [1] * rank
     shape[axis] = -1
     return ops.reshape(vector, shape)
 
 
-def cosines(rows: Any, columns: Any, floor: Any = 1e-20) -> Any:
+def cosines(rows: Tensor, columns: Tensor, floor: Tensor = 1e-20) -> Tensor:
     """Cosine of every pair of columns of two matrices; 0 for a column of zeros.
 
     Args:
@@ -135,7 +136,7 @@ def cosines(rows: Any, columns: Any, floor: Any = 1e-20) -> Any:
     return products * ops.expand_dims(row_scale, -1) * ops.expand_dims(column_scale, -2)
 
 
-def mean_over_pairs(values: Any, row_items: Any, column_items: Any, pair_weight: Any) -> Any:
+def mean_over_pairs(values: Tensor, row_items: Tensor, column_items: Tensor, pair_weight: Tensor) -> Tensor:
     """The mean over i != j of the values of pairs, estimated from two blocks of items.
 
     The estimate is unbiased if pairs with a padded item have the value 0.
@@ -155,7 +156,7 @@ def mean_over_pairs(values: Any, row_items: Any, column_items: Any, pair_weight:
     return ops.sum(values * different, axis=(-2, -1)) * pair_weight
 
 
-def mean_over_all_pairs(values: Any) -> Any:
+def mean_over_all_pairs(values: Tensor) -> Tensor:
     """The mean over i != j of `(size, size)` values of pairs."""
     items = ops.arange(values.shape[-1])
     return mean_over_pairs(values, items, items, Blocks(len(items), len(items)).pair_weight)

@@ -1,16 +1,15 @@
 """Relations between the samples of a batch: how similar the other samples are to each sample, for a layer."""
 
-from typing import Any
-
 from keras import ops
 
+from keras_collab._types import Tensor
 from keras_collab.terms.pairs import cosines
 
 # Added to the logit of a sample's relation with itself, so that its probability is exactly 0 in float32.
 _NEVER = -1e9
 
 
-def pool(tap: Any, mask: Any = None) -> Any:
+def pool(tap: Tensor, mask: Tensor = None) -> Tensor:
     """Global average over positions, in float32: `(batch, positions..., channels)` to `(batch, channels)`.
 
     Args:
@@ -25,12 +24,12 @@ def pool(tap: Any, mask: Any = None) -> Any:
     return ops.sum(tap * counts, axis=axes) / ops.maximum(ops.sum(counts, axis=axes), 1.0)
 
 
-def centre(features: Any) -> Any:
+def centre(features: Tensor) -> Tensor:
     """`(batch, channels)` less their mean over the batch."""
     return features - ops.mean(features, axis=0, keepdims=True)
 
 
-def log_relations(features: Any, temperature: float) -> Any:
+def log_relations(features: Tensor, temperature: float) -> Tensor:
     """The log of the relations of a layer: row i is the log softmax over j != i of cosine(i, j) / temperature.
 
     Args:

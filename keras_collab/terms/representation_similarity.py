@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_collab._checks import check_range
+from keras_collab._types import Tensor
 from keras_collab.network.names import Layers
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.pairs import (
@@ -25,7 +26,7 @@ from keras_collab.terms.term import StepTensors, Term, Weight
 _ENOUGH_ROWS = 64
 
 
-def squared_correlations(rows: Any, columns: Any, counts: Any = None) -> Any:
+def squared_correlations(rows: Tensor, columns: Tensor, counts: Tensor = None) -> Tensor:
     """Squared correlation of every pair of channels; 0 for dead (constant) channels.
 
     Args:
@@ -41,7 +42,7 @@ def squared_correlations(rows: Any, columns: Any, counts: Any = None) -> Any:
     return ops.square(cosines(rows, columns, (row_floor + column_floor) / 2))
 
 
-def _centred(columns: Any, counts: Any) -> tuple[Any, Any]:
+def _centred(columns: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Columns less their means, and the squared length below which a column counts as dead.
 
     The means get no gradient. The result is exact: the gradient of a product of centered columns towards their means is
@@ -60,7 +61,7 @@ def _centred(columns: Any, counts: Any) -> tuple[Any, Any]:
     return centred, ops.stop_gradient(1e-6 * squared_length + 1e-20)
 
 
-def representation_similarity(tap: Any) -> Any:
+def representation_similarity(tap: Tensor) -> Tensor:
     """Mean over i != j of the squared correlation of channels i and j, taken over samples and positions.
 
     Args:
@@ -120,7 +121,7 @@ class RepresentationSimilarity(Term):
             raise ValueError(f"layers {single} have a single channel, so there is nothing to compare; leave them out.")
         return Selection(taps=taps)
 
-    def call(self, tensors: StepTensors) -> Any:
+    def call(self, tensors: StepTensors) -> Tensor:
         axes = max(3, *(len(tap.shape) - 2 for tap in tensors.taps))  # Of positions; no fewer, so that seeds keep.
         draws = keras.random.uniform((len(tensors.taps), 3, axes), dtype="float32", seed=self.seed_generator)
         total = ops.zeros((), dtype="float32")
@@ -128,7 +129,7 @@ class RepresentationSimilarity(Term):
             total = total + self._estimate(tap, mask, draws[index])
         return scale_gradient(total / len(tensors.taps), 2.0)  # The gradient towards one channel stands for both.
 
-    def _estimate(self, tap: Any, mask: Any, draws: Any) -> Any:
+    def _estimate(self, tap: Tensor, mask: Tensor, draws: Tensor) -> Tensor:
         blocks = Blocks(tap.shape[-1], self.max_channels)
         first = blocks.draw(draws[0, 0])
         second = blocks.draw(draws[0, 1])
@@ -170,7 +171,7 @@ def position_grid(sizes: tuple[int, ...], max_positions: int) -> list[tuple[int,
     return grid
 
 
-def sample_positions(tap: Any, max_positions: int, draws: Any) -> Any:
+def sample_positions(tap: Tensor, max_positions: int, draws: Tensor) -> Tensor:
     """A regular grid of positions with a random offset, `(positions of all samples, channels)`.
 
     If an axis has no static size, all positions are taken.
@@ -189,7 +190,7 @@ def sample_positions(tap: Any, max_positions: int, draws: Any) -> Any:
     return ops.reshape(tap, (-1, tap.shape[-1]))
 
 
-def _every(tap: Any, axis: int, stride: int, uniform: Any) -> Any:
+def _every(tap: Tensor, axis: int, stride: int, uniform: Tensor) -> Tensor:
     """Every `stride`-th value along an axis, with a random offset."""
     if stride == 1:
         return tap

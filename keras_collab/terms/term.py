@@ -15,11 +15,12 @@ from keras import ops
 
 from keras_collab._checks import FLOAT32_TINY, check_range
 from keras_collab._heights import at_height
-from keras_collab.network.head import check_labels, pick_output
+from keras_collab._types import Tensor
+from keras_collab.network.head import HeadValues, check_labels, pick_output
 from keras_collab.network.layers import Kernel
 from keras_collab.network.select import NetworkReader, Selection
 
-Weight = float | Callable[[Any], Any]
+Weight = float | Callable[[Tensor], Tensor]
 
 # Steps at which a schedule is tried out when a term is made.
 _TRIED_STEPS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
@@ -38,40 +39,46 @@ class StepTensors:
     Attributes:
         taps: one tensor for each tap, `(batch, positions..., channels)`, in the dtype of the layer's output.
         masks: one mask for each tap, `(batch, positions...)`, true for valid positions; None without a mask.
-        head: features, kernel, bias and logits of the classifier in float32 (`HeadValues`), or None.
         kernels: the trainable kernels; `kernel.read()` returns their filters.
         outputs: the outputs of the network.
         y: the labels, as passed to `fit`.
         sample_weight: sample weights multiplied by class weights, or None.
+        head_values: what `head` returns, or None.
     """
 
-    taps: tuple[Any, ...]
-    masks: tuple[Any, ...]
-    head: Any  # HeadValues
+    taps: tuple[Tensor, ...]
+    masks: tuple[Tensor, ...]
     kernels: tuple[Kernel, ...]
-    outputs: Any
-    y: Any
-    sample_weight: Any
+    outputs: Tensor
+    y: Tensor
+    sample_weight: Tensor
+    head_values: HeadValues | None
 
     @property
-    def labels(self) -> Any:
+    def head(self) -> HeadValues:
+        """Features, kernel, bias and logits of the classifier in float32; a ValueError if `select` asked for none."""
+        if self.head_values is None:
+            raise ValueError("This needs a head: select() must return Selection(head=network.head()).")
+        return self.head_values
+
+    @property
+    def labels(self) -> Tensor:
         """The labels as distributions over classes, in the shape of `head.logits`."""
-        if self.head is None:
-            raise ValueError("tensors.labels needs a head: select() must return Selection(head=network.head()).")
         y = ops.convert_to_tensor(pick_output(self.y, self.head.head))
         check_labels(self.head.head, y.shape)
         return self.head.head.label_distributions(y)
 
-    def mean_over_samples(self, values: Any) -> Any:
+    def mean_over_samples(self, values: Tensor) -> Tensor:
         """The mean over samples, with the same sample weights and class weights as the task loss.
 
         Args:
             values: `(batch,)`, or `(batch, labels)` with one value for each label.
         """
-        return weighted_mean(values, pick_output(self.sample_weight, self.head and self.head.head))
+        head = self.head_values.head if self.head_values else None
+        return weighted_mean(values, pick_output(self.sample_weight, head))
 
 
-def weighted_mean(values: Any, sample_weight: Any) -> Any:
+def weighted_mean(values: Tensor, sample_weight: Tensor) -> Tensor:
     """The mean of `values · sample_weight` over all values, the reduction of Keras' losses.
 
     Args:
@@ -133,12 +140,9 @@ class Term(keras.layers.Layer):
         """Returns what the term reads besides the outputs and the labels; by default nothing."""
         return Selection()
 
-    def call(self, tensors: StepTensors) -> Any:
+    def call(self, tensors: StepTensors) -> Tensor:
         """Returns the value of the term at a training step, a float32 scalar."""
         raise NotImplementedError(f"{type(self).__name__} must implement call(tensors).")
-
-    def check_labels(self, selection: Selection, y: Any) -> None:
-        """Raises an error for labels that the term cannot use; by default none. Called before the first step."""
 
     def check_loss(self, selection: Selection, loss: Any) -> None:
         """Warns of a loss that the term does not fit; by default of none. Called by `compile`."""
@@ -162,7 +166,7 @@ class Term(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.built = True
 
-    def track(self, value: Any, weight: Any, batch: Any) -> None:
+    def track(self, value: Tensor, weight: Any, batch: Tensor) -> None:
         """Adds a step to the term's columns of the history, which are means over the samples of an epoch."""
         self.value_tracker.update_state(value, sample_weight=batch)
         if self.weight_tracker is not None:
@@ -208,7 +212,7 @@ class Term(keras.layers.Layer):
         else:
             self.weight = value
 
-    def weight_at(self, step: Any) -> Any:
+    def weight_at(self, step: Tensor) -> Tensor:
         """The weight at training step `step`, an integer scalar; called inside the compiled step."""
         number = ops.convert_to_tensor(self._weight)
         if not callable(self._weight_setting):
@@ -216,7 +220,7 @@ class Term(keras.layers.Layer):
         scheduled = ops.cast(self._weight_setting(step), "float32")
         return ops.where(ops.convert_to_tensor(self._on_schedule) > 0, scheduled, number)
 
-    def draw_at(self, step: Any) -> None:
+    def draw_at(self, step: Tensor) -> None:
         """Seeds the random generator with the step, so that a resumed training makes the same draws."""
         state = self.seed_generator.state
         # torch adds the two numbers of a state (Keras 3.15): seeds 0 and 1 must lie far apart.
@@ -271,7 +275,7 @@ def _arguments(term: Term, common: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _read(term: Term, variable: keras.Variable) -> Any:
+def _read(term: Term, variable: keras.Variable) -> Tensor:
     try:
         return ops.convert_to_numpy(variable)
     except TypeError as error:  # Keras 3.15 on JAX holds no value between two batches of `fit`.

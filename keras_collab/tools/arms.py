@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_collab._types import Tensor
 from keras_collab.collab_model import wrap
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.recipes import strong
@@ -25,7 +26,7 @@ class LabelSmoothing(Term):
     def select(self, network: NetworkReader) -> Selection:
         return Selection(head=network.head(None))
 
-    def call(self, tensors: StepTensors) -> Any:
+    def call(self, tensors: StepTensors) -> Tensor:
         log_probabilities = ops.log_softmax(tensors.head.logits, axis=-1)
         gaps = ops.sum(tensors.labels * log_probabilities, axis=-1) - ops.mean(log_probabilities, axis=-1)
         return tensors.mean_over_samples(ops.mean(ops.reshape(gaps, (ops.shape(gaps)[0], -1)), axis=-1))

@@ -14,11 +14,14 @@ from urllib.parse import quote
 
 import keras
 import numpy as np
+from keras import ops
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from keras_collab._checks import check_range
 from keras_collab._files import write_json, write_whole
 from keras_collab.callbacks import Backup
+from keras_collab.collab_model import CollabModel
+from keras_collab.schedules import Ramp
 from keras_collab.tools._batches import Array, first_batches
 from keras_collab.tools._directory import (
     check_same,
@@ -46,6 +49,7 @@ def compare(
     batch_size: int | None = None,
     arms: Mapping[str, Arm | None] | Sequence[str] = ("plain", "wrapped"),
     directory: str | Path | None = None,
+    larger_is_better: bool | None = None,
     stop_early: bool = False,
     verbose: bool = True,
 ) -> Comparison:
@@ -53,8 +57,8 @@ def compare(
 
     Each way of training is called an arm. For each seed, all arms start from the same weights and see the same batches.
     Arms are compared by the validation value, after the last epoch, of the first compiled metric, or of the loss if
-    there is none. Metrics named as a loss or an error are better when smaller, all others when larger. The intervals
-    cover other seeds on the same data; confirm a choice on a separate test set.
+    there is none. The table also has the epoch at which each arm was best: if that is not near the last one, compare
+    again with fewer epochs. The intervals cover other seeds on the same data; confirm a choice on a separate test set.
 
     Args:
         build_network: function that returns a new Functional or Sequential network, not compiled.
@@ -75,6 +79,8 @@ def compare(
         directory: folder that keeps the runs of one comparison: of the same network, arrays and settings; functions,
             such as a loss of your own, are told apart by their names. After an interruption, the same call resumes from
             the last complete epoch; with more seeds it adds runs. Defaults to a temporary folder.
+        larger_is_better: whether a larger value of the metric is better. Defaults to what its name says: metrics named
+            as a loss or an error are better when smaller, all others when larger.
         stop_early: whether to stop once all intervals exclude 0, from the third seed on. Such repeated tests find
             chance differences more often than the intervals state. Defaults to False.
         verbose: whether to show a progress bar. Defaults to True.
@@ -97,9 +103,9 @@ def compare(
         if not callable(function):
             raise TypeError(f"compare: `{name}` must be a function. Received: {name}={function!r}.")
     _check_data(train, validation)
-    ways = make_arms(arms)
     folder = Path(tempfile.mkdtemp(prefix="keras_collab-") if directory is None else directory)
-    trainer = _Trainer(build_network, train, validation, compile, epochs, batch_size, ways, folder)
+    trainer = _Trainer(build_network, train, validation, compile, epochs, batch_size, make_arms(arms), folder)
+    trainer.larger_is_better = larger_is_better
     if directory is None:
         weakref.finalize(trainer, shutil.rmtree, folder, ignore_errors=True)  # The comparison holds the trainer.
     with owner_of(folder):
@@ -114,6 +120,7 @@ def compare(
                     progress.update(bar, description=f"seed {seed}, {arm}", completed=done)
                     trainer.run(arm, seed, _Bar(progress, bar, done))
                 if stop_early and seed >= 2 and _clear(trainer.comparison()):
+                    trainer.stopped_early = True
                     break
             progress.update(bar, completed=len(trainer.runs) * epochs)
     return trainer.comparison()
@@ -135,6 +142,9 @@ class _Trainer:
     metric: str = ""
     first_batches: dict[int, int] = dataclasses.field(default_factory=dict)
     latest_network: keras.Model | None = None
+    larger_is_better: bool | None = None
+    stopped_early: bool = False
+    losses: set[str] = dataclasses.field(default_factory=set)
 
     def settings(self) -> dict[str, Any]:
         """What the runs of one directory depend on. Makes each model once: what fails, fails before any training."""
@@ -144,9 +154,11 @@ class _Trainer:
             if isinstance(data, tuple | list):  # Datasets and loaders may shuffle: `run` looks at their first batch.
                 settings[f"digest of {name}"] = digest(data)
         for arm in self.arms:
-            network, model = self.make(arm, seed=0)
+            keras.utils.set_random_seed(0)
+            network = self.new_network()
             settings["parameters"], settings["digest of the network"] = network.count_params(), network_digest(network)
-            settings[f"training of {arm!r}"] = training_settings(model)
+            settings[f"training of {arm!r}"] = training_settings(self.model_of(arm, network))
+            self.losses.add(str(settings[f"training of {arm!r}"]["compiled"].get("loss")))
         return settings
 
     def run(self, arm: str, seed: int, on_epoch: Callable[[int], Any]) -> None:
@@ -157,7 +169,13 @@ class _Trainer:
             write_json(path, self.train_one(arm, seed, on_epoch))
             self.path(arm, seed, "-backup.weights.h5").unlink(missing_ok=True)
         record = read_record(path, self.epochs)
-        self.metric = self.metric or record["metric"]
+        if not self.metric:
+            self.metric = record["metric"]
+            if self.metric == "val_loss" and len(self.losses) > 1:
+                warnings.warn(
+                    "The arms have different losses and are compared by them. Compile a metric to compare by.",
+                    stacklevel=3,
+                )
         history = record["history"]
         if self.metric not in history:
             raise ValueError(f"Arm {arm!r} has no column {self.metric!r}, by which arms are compared: {list(history)}.")
@@ -170,7 +188,8 @@ class _Trainer:
                 "function that makes the data.",
                 stacklevel=3,
             )
-        self.runs.append(Run(arm, seed, history, statistics.median(history.pop("seconds_per_step"))))
+        seconds = statistics.median(history.pop("seconds_per_step"))
+        self.runs.append(Run(arm, seed, history, seconds, record.get("risen", 1.0)))
 
     def train_one(self, arm: str, seed: int, on_epoch: Callable[[int], Any]) -> dict[str, Any]:
         """Trains one run from its last whole epoch on, keeps the network's weights and returns the record."""
@@ -184,7 +203,8 @@ class _Trainer:
         self.fit(model, [_Watch(seed * self.epochs, on_epoch), backup])
         write_whole(self.path(arm, seed, ".weights.h5"), network.save_weights)
         metric = _metric(model, backup.history)
-        return {"metric": metric, "history": finite(backup.history), "first_batch": first_batch}
+        history = finite(backup.history)
+        return {"metric": metric, "history": history, "first_batch": first_batch, "risen": _risen(model)}
 
     def first_batch_digest(self, seed: int) -> int:
         """A number that tells the first training batches of a seed apart."""
@@ -208,6 +228,15 @@ class _Trainer:
     def make(self, arm: str, seed: int) -> tuple[keras.Model, keras.Model]:
         """The network and the model that trains it, compiled; in all arms of a seed with the same weights."""
         keras.utils.set_random_seed(seed)
+        network = self.new_network()
+        start = self.folder / f"seed{seed}-start.weights.h5"
+        if start.exists():
+            load_weights(network, start)
+        else:
+            write_whole(start, network.save_weights)
+        return network, self.model_of(arm, network)
+
+    def new_network(self) -> keras.Model:
         network = self.build_network()
         if not isinstance(network, keras.Model):
             raise TypeError(f"`build_network` must return a network. Received: {network!r}.")
@@ -216,18 +245,17 @@ class _Trainer:
         self.latest_network = network
         if network.compiled:
             raise ValueError("`build_network` must not compile the network: what trains it is compiled by `compile`.")
-        start = self.folder / f"seed{seed}-start.weights.h5"
-        if start.exists():
-            load_weights(network, start)
-        else:
-            write_whole(start, network.save_weights)
+        return network
+
+    def model_of(self, arm: str, network: keras.Model) -> keras.Model:
+        """The model that trains the network in an arm, compiled."""
         model = self.arms[arm](network)
         check_trains(arm, model, network)
         if not model.compiled:
             self.compile(model)
         if not model.compiled:
             raise ValueError(f"`compile` must call model.compile(...). Received: {self.compile!r}, which did not.")
-        return network, model
+        return model
 
     def load(self, arm: str, seed: int) -> keras.Model:
         """The trained network of a run."""
@@ -239,7 +267,14 @@ class _Trainer:
         return self.folder / f"seed{seed}-{quote(arm, safe='')}{suffix}"
 
     def comparison(self) -> Comparison:
-        return Comparison(self.runs, list(self.arms), self.metric, self.load)
+        return Comparison(
+            self.runs,
+            list(self.arms),
+            self.metric,
+            self.load,
+            larger_is_better=self.larger_is_better,
+            stopped_early=self.stopped_early,
+        )
 
 
 class _Watch(keras.callbacks.Callback):
@@ -304,10 +339,22 @@ def _made(data: Any) -> Any:
 
 def _metric(model: keras.Model, history: Mapping[str, Any]) -> str:
     """The history's column of the first compiled metric, or of the loss."""
+    losses = {"loss", *(f"{name}_loss" for name in getattr(model, "output_names", ()))}
     for name in model.get_metrics_result():  # The loss, those of several outputs, then metrics as they were compiled.
-        if f"val_{name}" in history and not name.endswith("loss"):
+        if f"val_{name}" in history and name not in losses:
             return f"val_{name}"
     return "val_loss"
+
+
+def _risen(model: keras.Model) -> float:
+    """The smallest share of its height that a term's ramp has reached, from 0 to 1."""
+    share = 1.0
+    if isinstance(model, CollabModel):
+        for term in model.terms.values():
+            if isinstance(term.weight, Ramp) and term.weight.value > 0:
+                now = float(ops.convert_to_numpy(term.weight(model.optimizer.iterations)))
+                share = min(share, now / term.weight.value)
+    return share
 
 
 def _clear(comparison: Comparison) -> bool:

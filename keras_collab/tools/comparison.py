@@ -16,7 +16,10 @@ from rich.table import Table
 from scipy.special import stdtrit
 
 # Metrics that are better when they are smaller: losses and errors, and Keras' short names of some of them.
-_SMALLER = re.compile("loss|error|entropy|diverg|hinge|poisson|perplexity|huber|cosh|nll|^r?mse$|^ma?p?e$|^msle$|brier")
+_SMALLER = re.compile(
+    "loss|error|entropy|diverg|hinge|poisson|perplexity|huber|cosh|brier|distance|false_|"
+    "(^|_)(nll|r?mse|r?msle|s?ma?p?e|wer|cer|fpr|fnr|fid|ece)(_|$)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +31,14 @@ class Run:
         seed: seed of its initial weights and of the order of its batches.
         history: history of `fit`: a list for each column, with one value for each epoch.
         seconds_per_step: mean time of a training step in an epoch, the median over epochs.
+        risen: share of their heights that scheduled weights have reached at the end, from 0 to 1.
     """
 
     arm: str
     seed: int
     history: dict[str, list[float]]
     seconds_per_step: float
+    risen: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Difference:
 
     Attributes:
         mean: mean difference over the seeds that both have.
-        low: lower end of its 95% interval (Student's t); NaN with one seed, or if all differences are equal.
+        low: lower end of its 95% interval (Student's t); NaN with one seed, or if the differences do not differ.
         high: upper end of the interval.
         seeds: number of seeds.
     """
@@ -66,6 +71,7 @@ class Comparison:
         arms: names of the arms; the others are compared with the first.
         metric: column of the history by which arms are compared, at the last epoch.
         larger_is_better: whether a larger value of the metric is better.
+        stopped_early: whether it stopped because all intervals excluded 0.
     """
 
     def __init__(
@@ -74,11 +80,17 @@ class Comparison:
         arms: list[str],
         metric: str,
         load: Callable[[str, int], keras.Model],
+        *,
+        larger_is_better: bool | None = None,
+        stopped_early: bool = False,
     ):
         self.runs = runs
         self.arms = arms
         self.metric = metric
-        self.larger_is_better = not _SMALLER.search(metric.removeprefix("val_").lower())
+        if larger_is_better is None:
+            larger_is_better = not _SMALLER.search(metric.removeprefix("val_").lower())
+        self.larger_is_better = larger_is_better
+        self.stopped_early = stopped_early
         self._load = load
 
     @property
@@ -93,7 +105,8 @@ class Comparison:
     def difference(self, arm: str) -> Difference:
         """The difference between an arm and the first one."""
         first, other = self.values(self.arms[0]), self.values(arm)
-        return paired_difference([other[seed] - first[seed] for seed in first if seed in other])
+        largest = max(abs(value) for value in [*first.values(), *other.values()])
+        return paired_difference([other[seed] - first[seed] for seed in first if seed in other], largest)
 
     def best(self) -> keras.Model:
         """Returns the trained network, unwrapped, from the best run of the arm with the best mean."""
@@ -120,11 +133,15 @@ class Comparison:
 
     def __rich__(self) -> Group:
         table = Table(box=box.SIMPLE, title=self._title())
-        for name in ("", "mean ± std", f"to {self.arms[0]}", "95% interval", "time a step", "seeds"):
+        for name in ("", "mean ± std", f"to {self.arms[0]}", "95% interval", "best epoch", "time a step", "seeds"):
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
         for arm in self.arms:
             table.add_row(*self._row(arm))
         sentences = [self.conclusion(arm) for arm in self.arms[1:]]
+        for arm in self.arms:
+            risen = min(run.risen for run in self.runs if run.arm == arm)
+            if risen < 0.99:
+                sentences.append(f"{arm}: its weights rose to {risen:.0%} only; a longer training may differ.")
         return Group(table, *sentences, self._limits())
 
     def __str__(self) -> str:
@@ -159,7 +176,11 @@ class Comparison:
 
     def _limits(self) -> str:
         text = "The intervals cover other seeds on the same data. Confirm a choice on a separate test set."
-        return f"{text} One interval in twenty excludes 0 by chance." if len(self.arms) > 2 else text
+        if len(self.arms) > 2:
+            text += " One interval in twenty excludes 0 by chance."
+        if self.stopped_early:
+            text += " Stopping at the first clear difference finds more of them by chance."
+        return text
 
     def _merit(self, value: float) -> float:
         if math.isnan(value):
@@ -175,7 +196,14 @@ class Comparison:
             cells[2] = self._signed(difference.mean)
             if not math.isnan(difference.low):
                 cells[3] = f"{self._signed(difference.low)} to {self._signed(difference.high)}"
-        return [*cells, f"×{self._seconds(arm) / self._seconds(self.arms[0]):.2f}", str(len(values))]
+        time = f"×{self._seconds(arm) / self._seconds(self.arms[0]):.2f}"
+        return [*cells, self._best_epoch(arm), time, str(len(values))]
+
+    def _best_epoch(self, arm: str) -> str:
+        """The epoch, from 1, at which the mean of the metric was best."""
+        curves = [run.history[self.metric] for run in self.runs if run.arm == arm]
+        merits = [self._merit(statistics.mean(values)) for values in zip(*curves, strict=True)]
+        return str(merits.index(max(merits)) + 1)
 
     def _seconds(self, arm: str) -> float:
         return statistics.median(run.seconds_per_step for run in self.runs if run.arm == arm)
@@ -187,13 +215,19 @@ class Comparison:
         return f"{self.scale * value:+.1f}" if self.scale == 100 else f"{value:+.3g}"
 
 
-def paired_difference(differences: list[float]) -> Difference:
-    """Mean and 95% interval of differences: mean ± t · s/√n, with Student's t of n − 1 degrees of freedom."""
+def paired_difference(differences: list[float], largest: float = 0.0) -> Difference:
+    """Mean and 95% interval of differences: mean ± t · s/√n, with Student's t of n − 1 degrees of freedom.
+
+    Args:
+        differences: one for each pair.
+        largest: largest size of the compared values, by which rounding is told from a difference.
+    """
     count, mean = len(differences), statistics.mean(differences)
     if count < 2 or math.isnan(mean):
         return Difference(mean, math.nan, math.nan, count)
     deviation = statistics.stdev(differences)
-    if deviation < 1e-6 * abs(mean):  # A coarse metric, as accuracy on few images, has no interval of width 0.
+    # A coarse metric, as accuracy on few images, has no interval of width 0.
+    if deviation <= 1e-6 * max(largest, abs(mean)):
         return Difference(mean, math.nan, math.nan, count)
     half = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)
     return Difference(mean, mean - half, mean + half, count)

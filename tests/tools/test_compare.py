@@ -186,6 +186,7 @@ def test_best_is_the_trained_plain_network(tmp_path):
         ({"train": small_data(48)}, r"digest of train: \d+, now \d+"),
         ({"validation": (small_data(40)[0], small_data(40)[1][::-1])}, "digest of validation"),
         ({"build_network": lambda: build("tanh")}, "digest of the network"),
+        ({"build_network": small_network}, "parameters: .* now"),
     ],
 )
 def test_one_directory_holds_one_comparison(changes, message, finished):
@@ -214,6 +215,7 @@ def finished(tmp_path_factory):
 )
 def test_a_damaged_file_is_named(name, content, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / "seed0-wrapped.json").unlink()  # To be trained again, from the start that is kept.
     (tmp_path / "copy" / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name} cannot be read: .*Delete it to train again what it held"):
         run(directory=tmp_path / "copy")
@@ -339,6 +341,8 @@ def test_interval_is_students():
         ([0.80, 0.81, 0.82], [0.80, 0.82, 0.81], "wrapped: no difference that 3 seeds can show, +0.0 (-2.5 to +2.5)."),
         ([0.80], [0.90], "wrapped: +10.0 with one seed, which can be chance: run more seeds."),
         ([0.80, 0.81], [0.79, 0.80], "wrapped: -1.0 with each of 2 seeds, too alike for an interval: run more"),
+        ([0.800, 0.8123, 0.82], [0.803, 0.8153, 0.8230000001], "wrapped: +0.3 with each of 3 seeds, too alike"),
+        ([0.80, 0.81, 0.82], [0.80, 0.81, 0.82], "wrapped: +0.0 with each of 3 seeds, too alike"),
         ([0.80, 0.81], [0.80, float("nan")], "wrapped: no answer, since a training ended with NaN."),
     ],
 )
@@ -355,6 +359,12 @@ def test_sentences(plain, wrapped, sentence):
         ("val_loss", False),
         ("val_mean_squared_error", False),
         ("val_mae", False),
+        ("val_age_mae", False),
+        ("val_my_rmse", False),
+        ("val_false_positives", False),
+        ("val_wer", False),
+        ("val_image_quality", True),
+        ("val_smape", False),
         ("val_KLDivergence", False),
         ("val_sparse_categorical_crossentropy", False),
     ],
@@ -369,8 +379,8 @@ def test_whether_larger_is_better(metric, larger):
 def test_table_has_a_row_an_arm_and_a_sentence_an_arm():
     comparison = comparison_of({"plain": [0.80, 0.81, 0.82], "a": [0.82, 0.831, 0.839], "b": [0.8, 0.8, 0.8]})
     rows = [line.split() for line in str(comparison).splitlines()]
-    assert ["plain", "81.0", "±", "1.0", "×1.00", "3"] in rows
-    assert ["a", "83.0", "±", "1.0", "+2.0", "+1.8", "to", "+2.2", "×1.00", "3"] in rows
+    assert ["plain", "81.0", "±", "1.0", "2", "×1.00", "3"] in rows
+    assert ["a", "83.0", "±", "1.0", "+2.0", "+1.8", "to", "+2.2", "2", "×1.00", "3"] in rows
     assert [row[0] for row in rows if row and row[0] in ("a:", "b:")] == ["a:", "b:"]
     with Console(file=None, quiet=True) as console:
         console.print(comparison)
@@ -384,7 +394,49 @@ def test_figure_has_a_line_a_run_and_one_an_arm():
 
 def test_stops_early_where_all_is_clear(monkeypatch):
     monkeypatch.setattr("keras_collab.tools.compare._clear", lambda comparison: True)
-    assert len(run(arms=["plain"], seeds=5, epochs=1, stop_early=True).runs) == 3
+    comparison = run(arms=["plain"], seeds=5, epochs=1, stop_early=True)
+    assert len(comparison.runs) == 3
+    assert "Stopping at the first clear difference" in " ".join(str(comparison).split())
+
+
+def test_what_the_name_of_a_metric_does_not_say_is_an_argument():
+    comparison = run(arms=["plain"], epochs=1, larger_is_better=False)
+    assert comparison.metric == "val_accuracy"
+    assert not comparison.larger_is_better
+
+
+def test_weights_that_have_not_risen_are_told_of():
+    comparison = run(arms=["plain", "wrapped"], epochs=1)
+    assert [run.risen for run in comparison.runs] == [1.0, pytest.approx(5 / 500)]
+    assert "wrapped: its weights rose to 1% only" in str(comparison)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # As above.
+def test_arms_of_different_losses_need_a_metric():
+    def smoothed(network):
+        network.compile("adam", keras.losses.CategoricalCrossentropy(label_smoothing=0.1), jit_compile=JIT)
+        return network
+
+    def compile_without_metric(model):
+        model.compile("adam", "categorical_crossentropy", jit_compile=JIT)
+
+    x, y = small_data(40)
+    data = (x, keras.utils.to_categorical(y, 3))
+    arms = {"plain": None, "smoothed": smoothed}
+    with pytest.warns(UserWarning, match="arms have different losses.*Compile a metric"):
+        run(train=data, validation=data, arms=arms, epochs=1, compile=compile_without_metric)
+
+
+@keras.saving.register_keras_serializable("test")
+def dice_loss(y_true, y_pred):
+    return 1.0 - keras.ops.mean(y_pred)
+
+
+def test_a_first_metric_named_as_a_loss_counts():
+    def compile_with_dice(model):
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=[dice_loss, "accuracy"], jit_compile=JIT)
+
+    assert run(arms=["plain"], epochs=1, compile=compile_with_dice).metric == "val_dice_loss"
 
 
 def test_records_are_json(tmp_path):
