@@ -16,7 +16,7 @@ from evidence_tables import NETWORKS, PLAIN_SHORT, RESNET, TABLES, USUAL, VGG, g
 from matplotlib.figure import Figure
 from pictures import COLOURS, GREY, STYLE, WIDTH, svg
 from records import write
-from runs import read
+from run_table import read
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

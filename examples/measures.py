@@ -1,4 +1,4 @@
-"""The losses of the controls, and what is measured of a network before and after training."""
+"""The loss of a control, and what is measured of a network before and after training."""
 
 import keras
 import numpy as np
@@ -13,13 +13,6 @@ def smoothed(labels, probabilities):
     """Cross-entropy with label smoothing 0.1 (Szegedy et al., 2016, arXiv 1512.00567)."""
     one_hot = ops.one_hot(ops.reshape(labels, (-1,)), probabilities.shape[-1])
     return keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=0.1)
-
-
-def generalized(labels, probabilities):
-    """(1 − p^0.7) / 0.7 of the label, generalized cross-entropy (Zhang & Sabuncu, 2018, arXiv 1805.07836)."""
-    one_hot = ops.one_hot(ops.reshape(labels, (-1,)), probabilities.shape[-1])
-    of_label = ops.sum(one_hot * probabilities, axis=-1)
-    return (1 - ops.power(ops.maximum(of_label, 1e-7), 0.7)) / 0.7
 
 
 def test(network, split):

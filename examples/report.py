@@ -24,7 +24,7 @@ from comparisons import against_better_control, by_method, compare, markdown, sh
 from methods import is_control, words
 from pictures import STYLE, against_noise, of_group, svg
 from records import write
-from runs import FIELDS, OWN, read, shared, texts
+from run_table import FIELDS, OWN, read, shared, texts
 
 HERE = Path(__file__).parent
 

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as
 
 import keras
 from filelock import FileLock, Timeout
-from measures import before_and_after, generalized, redundancy, smoothed, test
+from measures import before_and_after, redundancy, smoothed, test
 from methods import TERMS
 from recorder import Recorder
 from records import MACHINE, NO_STORAGE, STORAGE_ERRORS, finite, version_of, write
@@ -116,7 +116,7 @@ def train(settings, job, folder):
     network, model = build(settings, dataset, steps)
     optimizer = new_optimizer(settings.learning_rate, settings.weight_decay, steps * settings.all_epochs)
     nll = keras.metrics.SparseCategoricalCrossentropy(name="nll")
-    losses = {"label_smoothing": smoothed, "gce": generalized}
+    losses = {"label_smoothing": smoothed, "gce": keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7)}
     loss = losses.get(settings.loss or settings.method, "sparse_categorical_crossentropy")
     model.compile(optimizer, loss, metrics=["accuracy", nll], jit_compile=JIT[job["jit"]])
     before = redundancy(network, dataset.validation.images)
@@ -151,6 +151,7 @@ def train(settings, job, folder):
     network.set_weights(recorder.best_weights)
     tested["best"] = test(network, dataset.test)
     terms = getattr(model, "terms", {})  # Of a wrapped model only.
+    added = model.count_params() - network.count_params() if isinstance(model, baselines.Baseline) else 0
     return {
         "settings": settings.model_dump(),
         "versions": versions,
@@ -165,7 +166,7 @@ def train(settings, job, folder):
         "seconds_per_step": statistics.median(seconds[1:] or seconds),
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "parameters": network.count_params(),
-        "added_parameters": getattr(model, "added_parameters", 0),
+        "added_parameters": added,
         "redundancy": {kind: before_and_after(before[kind], after[kind]) for kind in before},
     }
 

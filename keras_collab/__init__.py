@@ -1,5 +1,8 @@
 """keras_collab: loss terms by which the parts of one Keras network teach each other while it trains."""
 
+import importlib
+from types import ModuleType
+
 from keras_collab import baselines, callbacks, datasets, label_noise, models, recipes, schedules
 from keras_collab.collab_model import CollabModel, wrap
 from keras_collab.network.select import NetworkReader, Selection
@@ -44,3 +47,10 @@ __all__ = [
     "schedules",
     "wrap",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports `keras_collab.tuner`, which needs keras-tuner, when it is first asked for."""
+    if name == "tuner":
+        return importlib.import_module("keras_collab.tuner")
+    raise AttributeError(f"module 'keras_collab' has no attribute {name!r}")

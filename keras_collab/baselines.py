@@ -101,11 +101,6 @@ class Baseline(keras.Model):
         """The output of the network, for the metrics, computed from its logits."""
         return logits[0] if self.head.activation == "linear" else ops.softmax(logits[0])
 
-    @property
-    def added_parameters(self) -> int:
-        """Number of weights that exist in training only."""
-        return self.count_params() - self.network.count_params()
-
     def unwrap(self) -> keras.Model:
         """Returns the network."""
         return self.network

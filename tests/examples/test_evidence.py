@@ -5,13 +5,13 @@ import json
 import evidence
 import evidence_tables
 import pytest
-import runs as result_runs
+import run_table
 from scipy import stats
 
 
 @pytest.fixture(scope="module")
 def runs():
-    found, skipped = result_runs.read(sorted(evidence.RESULTS.glob("confirm*.jsonl")))
+    found, skipped = run_table.read(sorted(evidence.RESULTS.glob("confirm*.jsonl")))
     assert not skipped
     return found
 

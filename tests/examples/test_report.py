@@ -11,7 +11,7 @@ import comparisons
 import numpy as np
 import pytest
 import report
-import runs as result_runs
+import run_table
 from scipy import stats
 
 RUN = {
@@ -63,7 +63,7 @@ def write(*records, path="runs.jsonl"):
 
 
 def read(*records):
-    runs, _ = result_runs.read([write(*records)])
+    runs, _ = run_table.read([write(*records)])
     return runs
 
 
@@ -250,7 +250,7 @@ def test_noisy_runs_say_what_was_memorized():
 def test_lines_that_cannot_be_used_are_named_and_the_rest_is_used(damage, says):
     broken = run(seed=1)
     damage(broken)
-    runs, messages = result_runs.read([write(run(), broken, run(seed=2))])
+    runs, messages = run_table.read([write(run(), broken, run(seed=2))])
     assert list(runs.seed) == [0, 2]
     (message,) = messages
     assert message.startswith("runs.jsonl:2 ")
@@ -259,7 +259,7 @@ def test_lines_that_cannot_be_used_are_named_and_the_rest_is_used(damage, says):
 
 def test_the_same_run_in_two_files_is_not_two_seeds():
     files = [write(run(), run(seed=1)), write(run("all_four"), run(seed=1, accuracy=0.7), path="more.jsonl")]
-    runs, messages = result_runs.read(files)
+    runs, messages = run_table.read(files)
     assert len(runs) == 3
     assert messages == [
         "more.jsonl:2 was skipped: 'cifar10-subset 2000 resnet8 plain seed 1' is in runs.jsonl:2 already."
