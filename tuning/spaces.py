@@ -2,11 +2,15 @@
 
 import dataclasses
 
+import keras
 from train_run import new_optimizer
 
 from keras_collab.tuner import CollabHyperModel
 
 BATCH_SIZE = 128
+
+# These networks are narrow: on TensorFlow XLA takes longer to compile than it saves.
+JIT = "auto" if keras.backend.backend() == "jax" else False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Training:
             rate = hp.Float("learning_rate", 0.01, 1.0, sampling="log", default=rate)
             decay = hp.Float("weight_decay", 1e-5, 1e-2, sampling="log", default=decay)
         optimizer = new_optimizer(rate, decay, self.steps)
-        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
 
 
 def plain(build_network, data, train):
