@@ -69,7 +69,7 @@ def wrap(network: keras.Model, terms: Sequence[Term] | None = None, *, name: str
     >>> network = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3), classes=10)
     >>> model = keras_collab.wrap(network)
     >>> list(model.terms)
-    ['output_consistency', 'intermediate_consistency', 'kernel_similarity']
+    ['intermediate_consistency', 'kernel_similarity']
     """
     return CollabModel(network, terms, name=name)
 
