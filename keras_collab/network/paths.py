@@ -67,8 +67,11 @@ def alive_after(
     return after
 
 
-def products_alone(calls: Sequence[Call]) -> dict[int, Call]:
-    """For the tensors, by id, that every path takes into the same factor of a product, that product; gates are such."""
+def factors_of_products(calls: Sequence[Call]) -> dict[int, Call]:
+    """Maps each tensor, by id, that is used only to compute one factor of one product to that product.
+
+    A gate is such a tensor, as in squeeze-and-excitation.
+    """
     factors: dict[int, tuple[Call, int] | None] = {}
     for call in reversed(calls):
         behind = {factors[id(x)] for x in call.outputs if id(x) in factors}

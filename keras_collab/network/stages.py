@@ -1,39 +1,24 @@
 """Blocks and stages of a network between its main input and an output; auto.py has the rules in words."""
 
 import collections
-import itertools
 import math
 from collections.abc import Sequence
 
 import keras
 from keras import tree
 
-from keras_collab.network.calls import Call, topological_calls
+from keras_collab.network.calls import Call
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
 from keras_collab.network.layers import computes, is_composite
-from keras_collab.network.paths import alive_after, begins, computed_from, products_alone
+from keras_collab.network.merging import merges, refines
+from keras_collab.network.paths import alive_after, begins, computed_from, factors_of_products
+from keras_collab.network.periods import whole_blocks
 
 # A resolution starts a new stage if it is at most this share of the one before, or half of it, rounded up: 149 and 147
 # pixels are one stage, 5, 3 and 2 are three.
 _NEW_STAGE = 0.6
 
-# Names of layers and of operations of keras.ops. A product gates, and does not count.
-_MERGING = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Subtract")
-
-_REFINING = (
-    keras.layers.Activation,
-    keras.layers.BatchNormalization,
-    keras.layers.ELU,
-    keras.layers.GroupNormalization,
-    keras.layers.Lambda,
-    keras.layers.LayerNormalization,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.RMSNormalization,
-    keras.layers.ReLU,
-    keras.layers.UnitNormalization,
-)
 _ENDS_FEATURE_MAPS = (
     keras.layers.Flatten,
     keras.layers.GlobalAveragePooling1D,
@@ -50,10 +35,10 @@ class Stream:
 
     Attributes:
         calls: those whose output is the input's and was computed by trained weights, in topological order.
-        crossed: those of them whose output is on every path.
-        alone: those whose output is on every path but those at other resolutions, such as a decoder's skips.
+        on_every_path: those of them whose output every path goes through.
+        on_every_path_here: those whose output every path at their resolution goes through; a decoder's skips may not.
         readable: those whose output may be tapped: numbers, one row a sample.
-        closing: those of the readable that end a block.
+        block_ends: those of the readable that end a block.
         maps: those of the readable before global pooling whose output has positions.
     """
 
@@ -64,34 +49,34 @@ class Stream:
         self._of_any_input = computed_from(ancestors, tree.flatten(graph.inputs))
         computed = computed_from(ancestors, [start])
         self.calls = [call for call in ancestors if id(call.output) in computed]
-        self.crossed: set[Call] = set()
-        self.alone: set[Call] = set()
+        self.on_every_path: set[Call] = set()
+        self.on_every_path_here: set[Call] = set()
         self._beside: dict[Call, set[int]] = {}
         counted = computed | begins(ancestors, [start], computed)
         for call, tensors in alive_after(self.calls, output, counted).items():
             self._beside[call] = set(map(id, tensors)) - {id(call.output)}
-            self._place(call, tensors)
+            self._note_paths(call, tensors)
         self.readable = list(filter(self._is_readable, self.calls))
-        self.closing = self._closing()
+        self.block_ends = self._block_ends()
         self.maps = self._maps()
 
     @property
     def depth(self) -> int:
         """The number of layers with weights and ends of blocks that no path avoids."""
         count = 0
-        for call in self.crossed:
-            count += call in self.closing or computes(call.operation)
+        for call in self.on_every_path:
+            count += call in self.block_ends or computes(call.operation)
         return count
 
-    def _place(self, call: Call, alive: Sequence[keras.KerasTensor]) -> None:
+    def _note_paths(self, call: Call, alive: Sequence[keras.KerasTensor]) -> None:
         """Notes whether a call is on every path, given what is alive after it."""
         if id(call.output) not in map(id, alive):
             return
         if len(alive) == 1:
-            self.crossed.add(call)
+            self.on_every_path.add(call)
         counts = list(map(self.positions, alive))
         if counts.count(self.positions(call.output)) == 1:
-            self.alone.add(call)
+            self.on_every_path_here.add(call)
 
     def _is_readable(self, call: Call) -> bool:
         is_float = keras.backend.is_float_dtype(call.output.dtype)
@@ -107,7 +92,7 @@ class Stream:
         shape = self.graph.shape(call.output)
         return shape[1] if self._first[id(call.output)] else shape[-1]
 
-    def _closes(self, call: Call) -> bool:
+    def _ends_block(self, call: Call) -> bool:
         """Whether branches that work at one resolution come together, or a layer of layers is a block of its own."""
         if is_composite(call.operation):
             return True
@@ -129,7 +114,7 @@ class Stream:
         others = [x for x in call.inputs if id(x) in read and x.shape == branch.shape]
         return bool(others) and type(call.operation).__name__ != "Concatenate"
 
-    def _closing(self) -> set[Call]:
+    def _block_ends(self) -> set[Call]:
         """The calls that end blocks, and the normalizations and activations right after them that no path avoids.
 
         Beside longer paths at other resolutions these count if nothing else reads what they refine.
@@ -137,12 +122,12 @@ class Stream:
         readers: collections.Counter[int] = collections.Counter()
         for call in self.calls:
             readers.update(map(id, call.inputs))
-        closing = set(filter(self._closes, self.readable))
+        closing = set(filter(self._ends_block, self.readable))
         tensors = set()
         for call in self.readable:
             refined = id(call.inputs[0])
-            follows = call in self.alone and readers[refined] == 1
-            if (follows or call in self.crossed) and refines(call) and refined in tensors:
+            follows = call in self.on_every_path_here and readers[refined] == 1
+            if (follows or call in self.on_every_path) and refines(call) and refined in tensors:
                 closing.add(call)
             if call in closing:
                 tensors.add(id(call.output))
@@ -151,11 +136,11 @@ class Stream:
     def _maps(self) -> list[Call]:
         """The calls whose output has channels and positions, up to global pooling; gates are left out."""
         maps: list[Call] = []
-        products = products_alone(self.calls)
+        products = factors_of_products(self.calls)
         for call in self.calls:
             has_positions = len(call.output.shape) > 2
             ends = isinstance(call.operation, _ENDS_FEATURE_MAPS) or not has_positions
-            if ends and call in self.crossed and maps:
+            if ends and call in self.on_every_path and maps:
                 break
             if has_positions and call in self.readable and not self._gates(call, products):
                 maps.append(call)
@@ -166,10 +151,10 @@ class Stream:
         count = self.positions(call.output)
         product = products.get(id(call.output))
         is_coarser = product is not None and count < self.positions(product.output)
-        return call not in self.crossed and (count == 1 or is_coarser)
+        return call not in self.on_every_path and (count == 1 or is_coarser)
 
     def _works(self, call: Call) -> bool:
-        return call in self.closing or computes(call.operation) or refines(call)
+        return call in self.block_ends or computes(call.operation) or refines(call)
 
     def stages(self) -> list[list[Call]]:
         """The calls that may end a stage, from the finest stage to the coarsest."""
@@ -177,7 +162,7 @@ class Stream:
         last = self._last_map()
         blocks = []
         for stage in resolutions:
-            blocks.append([call for call in stage if call in self.closing or call is last])
+            blocks.append([call for call in stage if call in self.block_ends or call is last])
         begin = _end_of_stem(blocks)
         stages = []
         for block_ends, stage in zip(blocks[begin:], resolutions[begin:], strict=True):
@@ -211,7 +196,7 @@ class Stream:
     def _last_map(self) -> Call | None:
         """The last layer that works on maps and that no path avoids: it ends a block, whatever it is."""
         for call in reversed(self.maps):
-            if call in self.crossed and self._works(call):
+            if call in self.on_every_path and self._works(call):
                 return call
         return None
 
@@ -222,12 +207,12 @@ class Stream:
         """
         if not blocks:
             return stage
-        if not self.crossed.isdisjoint(blocks):
+        if not self.on_every_path.isdisjoint(blocks):
             return blocks
         behind: list[Call] = []
         before = self._beside[blocks[-1]]
         for call in stage[stage.index(blocks[-1]) + 1 :]:
-            is_alone = call in self.alone and self._beside[call] <= before
+            is_alone = call in self.on_every_path_here and self._beside[call] <= before
             if is_alone and (behind or computes(call.operation)):
                 behind.append(call)
         return behind or blocks
@@ -238,9 +223,9 @@ class Stream:
         Its last only if no other path at its resolution avoids it.
         """
         for call in reversed(stage):
-            if call in self.crossed:
+            if call in self.on_every_path:
                 return call
-        if stage[-1] in self.alone:
+        if stage[-1] in self.on_every_path_here:
             return stage[-1]
         widest = stage[0]
         for call in stage:
@@ -256,37 +241,28 @@ class Stream:
                 last = index
         ends: list[Call] = []
         for call in self.calls[:last]:
-            if call not in self.crossed or call not in self.readable:
+            if call not in self.on_every_path or call not in self.readable:
                 continue
             if refines(call) and ends and call.inputs[0] is ends[-1].output:
                 ends[-1] = call
-            elif computes(call.operation) or call in self.closing:
+            elif computes(call.operation) or call in self.block_ends:
                 ends.append(call)
-        blocks = [call for call in ends if call in self.closing]
-        return self._whole(blocks if 2 * len(blocks) > len(ends) else ends)
+        blocks = [call for call in ends if call in self.block_ends]
+        if 2 * len(blocks) <= len(ends):
+            blocks = ends
+        return blocks[whole_blocks(self._layers_before(blocks))]
 
-    def _whole(self, ends: list[Call]) -> list[Call]:
-        """The ends of whole blocks, where two or more kinds of halves follow each other in turn."""
-        kinds: list[list[str]] = [[]]
+    def _layers_before(self, ends: Sequence[Call]) -> list[list[str]]:
+        """For each end, the class names of the layers that compute since the end before it."""
+        names: list[list[str]] = []
+        since: list[str] = []
         for call in self.calls:
             if computes(call.operation):
-                kinds[-1].append(type(call.operation).__name__)
+                since.append(type(call.operation).__name__)
             if call in ends:
-                kinds.append([])
-        count = len(ends)
-        if count == 2 and "Attention" in " ".join(kinds[0]) and "Attention" not in " ".join(kinds[1]):
-            return ends[1:]  # A single block has no second one to tell its halves by.
-        for period in range(1, count):
-            first = (count - 1) % period
-            block = list(itertools.chain(*kinds[count - period : count]))
-            # What comes before the first end includes the stem. With fewer halves than a block has it is a stem alone,
-            # unless the block's other halves do not close.
-            begin = list(itertools.chain(*kinds[: first + 1]))
-            is_block = first == period - 1 or begin[-len(block) :] == block
-            is_repeated = kinds[period + 1 : count] == kinds[1 : count - period]
-            if is_repeated and (is_block or period < count - 1):
-                return ends[first if is_block else first + period :: period]
-        return ends
+                names.append(since)
+                since = []
+        return names
 
 
 def _end_of_stem(blocks: Sequence[Sequence[Call]]) -> int:
@@ -295,31 +271,3 @@ def _end_of_stem(blocks: Sequence[Sequence[Call]]) -> int:
         if stage:
             return index if 2 * index < len(blocks) else 0
     return 0
-
-
-def merges(call: Call) -> bool:
-    """Whether a call brings branches together; so does a user's layer without weights, if it adds or joins inside."""
-    operation = call.operation
-    if type(operation).__name__ in _MERGING:
-        return True
-    is_known = type(operation).__module__.startswith(("keras.src.layers", "keras.src.ops"))
-    is_other = isinstance(operation, keras.Layer) and not is_known and not computes(operation)
-    return is_other and _merges_inside(call)
-
-
-def _merges_inside(call: Call) -> bool:
-    fresh = {id(x): keras.KerasTensor(x.shape, x.dtype) for x in call.inputs}
-    args, kwargs = call.arguments.fill_in(fresh)
-    try:
-        inside = topological_calls(list(fresh.values()), call.operation.call(*args, **kwargs), {})
-    except Exception:  # A backend's own functions, for instance, take no symbolic tensors.
-        return True
-    return any(type(part.operation).__name__ in _MERGING for part in inside)
-
-
-def refines(call: Call) -> bool:
-    """Whether a call normalizes or activates what one layer has made, at the same shape."""
-    if len(call.inputs) != 1 or call.inputs[0].shape != call.output.shape:
-        return False
-    is_activation = type(call.operation).__module__ == "keras.src.ops.nn"
-    return is_activation or isinstance(call.operation, _REFINING)
