@@ -214,6 +214,11 @@ class CollabModel(keras.Model):
 
         Returns:
             The total loss, a scalar, and a dict from the name of each term to its value, a float32 scalar.
+
+        Raises:
+            ValueError: if the model is not compiled with a loss, or the network has changed since it was wrapped.
+
+        >>> loss, values = model.loss_and_terms(x, y)
         """
         self._internals.graph.check_unchanged()
         with training_step(self) as step:

@@ -176,18 +176,18 @@ def _last_layer(graph: Graph, output: keras.KerasTensor) -> tuple[Call | None, l
     call = graph.producer.get(id(output))
     while call is not None and kernel_of(call.operation, call.path) is None:
         behind.append(call)
-        call = graph.producer.get(id(call.inputs[0])) if _passes(call) else None
+        call = graph.producer.get(id(call.inputs[0])) if _only_activates(call) else None
     return call, behind
 
 
-def _passes(call: Call) -> bool:
-    return len(call.inputs) == 1 and _passes_through(call.operation) is not None
+def _only_activates(call: Call) -> bool:
+    return len(call.inputs) == 1 and _activation_of(call.operation) is not None
 
 
 def _find_head(graph: Graph, output: keras.KerasTensor, index: int) -> Head | str:
     name = graph.output_names[index]
     call, behind = _last_layer(graph, output)
-    if call is None and behind and not _passes(behind[-1]):
+    if call is None and behind and not _only_activates(behind[-1]):
         return f"output '{name}' comes from layer '{behind[-1].path}' ({type(behind[-1].operation).__name__})"
     if call is None:
         return f"output '{name}' comes from an input, with no layer that classifies"
@@ -196,7 +196,7 @@ def _find_head(graph: Graph, output: keras.KerasTensor, index: int) -> Head | st
         return head
     activation = head.activation
     for later in reversed(behind):
-        applied = _passes_through(later.operation) or "linear"
+        applied = _activation_of(later.operation) or "linear"
         if applied != "linear" and activation != "linear":
             return f"layer '{head.path}' has two activations, '{activation}' and then '{applied}'"
         activation = activation if applied == "linear" else applied
@@ -241,32 +241,32 @@ def _reads_one_vector(kernel: Kernel, shape: tuple[Any, ...]) -> bool:
 def _name_of(activation: Any) -> str:
     """The name of one of Keras' activations, a Softmax layer among them; the repr of any other function or layer."""
     if isinstance(activation, keras.layers.Softmax):
-        return _passes_through(activation) or repr(activation)
+        return _activation_of(activation) or repr(activation)
     name = getattr(activation, "__name__", "")
     return name if getattr(keras.activations, name, None) is activation else repr(activation)
 
 
 @functools.singledispatch
-def _passes_through(operation: Operation) -> str | None:
+def _activation_of(operation: Operation) -> str | None:
     """The activation that an operation after the classifier applies, None if it does more than that."""
     name = type(operation).__name__.lower()
     is_activation = type(operation).__module__ == "keras.src.ops.nn" and name in ("softmax", "sigmoid")
     return name if is_activation and getattr(operation, "axis", -1) == -1 else None
 
 
-@_passes_through.register(keras.layers.Flatten)
-@_passes_through.register(keras.layers.Reshape)
-@_passes_through.register(keras.layers.Dropout)
-@_passes_through.register(keras.layers.Identity)
+@_activation_of.register(keras.layers.Flatten)
+@_activation_of.register(keras.layers.Reshape)
+@_activation_of.register(keras.layers.Dropout)
+@_activation_of.register(keras.layers.Identity)
 def _moves(layer):
     return "linear"
 
 
-@_passes_through.register(keras.layers.Activation)
+@_activation_of.register(keras.layers.Activation)
 def _activates(layer):
     return _name_of(layer.activation)
 
 
-@_passes_through.register(keras.layers.Softmax)
+@_activation_of.register(keras.layers.Softmax)
 def _normalizes(layer):
     return "softmax" if layer.axis == -1 else None

@@ -101,10 +101,10 @@ class NetworkReader:
         """
         calls = self._tapped_calls(layers)
         if len(calls) < at_least:
-            found = quoted(map(path_of, calls)) or "none"
+            names = quoted(map(path_of, calls)) or "none"
             raise ValueError(
                 f"{at_least} layers are needed, {len(calls)} found in network '{self.graph.name}' for "
-                f"layers={layers!r}: {found}. Name more of them; {LAYERS_HELP}."
+                f"layers={layers!r}: {names}. Name more of them; {LAYERS_HELP}."
             )
         first = channels_first(self.graph)
         taps = []

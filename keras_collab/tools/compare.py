@@ -78,7 +78,8 @@ def compare(
             terms. The first arm is the one that the others are compared with. Defaults to `("plain", "wrapped")`.
         directory: folder that keeps the runs of one comparison: of the same network, arrays and settings; functions,
             such as a loss of your own, are told apart by their names. After an interruption, the same call resumes from
-            the last complete epoch; with more seeds it adds runs. Defaults to a temporary folder.
+            the last complete epoch (a `tf.data.Dataset` then shuffles anew); with more seeds it adds runs. Defaults to
+            a temporary folder.
         larger_is_better: whether a larger value of the metric is better. Defaults to what its name says: metrics named
             as a loss or an error are better when smaller, all others when larger.
         stop_early: whether to stop once all intervals exclude 0, from the third seed on. Such repeated tests find
