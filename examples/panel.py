@@ -51,6 +51,14 @@ STRONG = ("plain", "default", "strong")
 ARMS = ("plain", "plain_half", "default", "strong", "label_smoothing", "gce", "strong_gce")
 FORMER = "0.1 0.05 0 10"  # The default until it lost with 10,000 labels: results/choosing.md.
 COLUMNS = (*ARMS[1:], FORMER)
+HEADING = """# The panel
+
+Test accuracy in % of plain training, with its accuracy on its own training images, and the difference of each arm to it in points: the mean
+over pairs of one seed, with Student's 95% interval. `default` is `wrap(network)`, whose weights rise over 500 steps; `strong` is
+`recipes.strong()`; `plain_half` has half the epochs; `label_smoothing` is 0.1, `gce` generalized cross-entropy with q 0.7. The last column
+is a former default, weights of output consistency, intermediate consistency, representation similarity and kernel similarity. Networks
+are in `panel_networks.py`. The picture has the jobs with three seeds or more. `python examples/panel.py --table` writes this page.
+"""
 RESNET10 = {"network": "resnet10", "optimizer": "sgd", "rate": 0.2, "epochs": 40, "augment": "flip", "batch": 128}
 CELLS = [
     Cell("MNIST, 100 labels", "mnist", 100, "residual", "adam", 3e-3, 60, "shift"),
@@ -126,7 +134,7 @@ def to_plain(lines, cell, arm):
 
 def write_table(lines, path):
     """One row a job: accuracy of plain training, and the difference of each arm in points, paired by seed."""
-    header = ["job", "network, optimizer, augmentation", "plain, on its training images", *COLUMNS]
+    header = ["job", "network, optimizer, augmentation", "steps", "plain, on its training images", *COLUMNS]
     table = [header, ["---"] * len(header)]
     means = []
     for cell in CELLS:
@@ -134,14 +142,20 @@ def write_table(lines, path):
         if plain:
             test = 100 * np.mean([line["accuracy"] for line in plain])
             train = 100 * np.mean([line["train_accuracy"] for line in plain])
-            row = [cell.name, f"{cell.network}, {cell.optimizer}, {cell.augment}", f"{test:.1f}, {train:.0f}"]
+            row = [
+                cell.name,
+                f"{cell.network}, {cell.optimizer}, {cell.augment}",
+                str(plain[0]["steps"]),
+                f"{test:.1f}, {train:.0f}",
+            ]
             for arm in COLUMNS:
                 row.append(in_words(to_plain(lines, cell, arm)))
             table.append(row)
             means.append(to_plain(lines, cell, "default").mean)
     means = [mean for mean in means if np.isfinite(mean)]
     text = "\n".join("| " + " | ".join(row) + " |" for row in table)
-    path.write_text(f"{text}\n\nThe mean of the default over {len(means)} jobs is {np.mean(means):+.2f} points.\n")
+    mean = f"The mean of the default over {len(means)} jobs is {np.mean(means):+.2f} points."
+    path.write_text(f"{HEADING}\n{text}\n\n{mean}\n")
 
 
 def in_words(gain):
