@@ -53,11 +53,12 @@ FORMER = "0.1 0.05 0 10"  # The default until it lost with 10,000 labels: result
 COLUMNS = (*ARMS[1:], FORMER)
 HEADING = """# The panel
 
-Test accuracy in % of plain training, with its accuracy on its own training images, and the difference of each arm to it in points: the mean
-over pairs of one seed, with Student's 95% interval. `default` is `wrap(network)`, whose weights rise over 500 steps; `strong` is
-`recipes.strong()`; `plain_half` has half the epochs; `label_smoothing` is 0.1, `gce` generalized cross-entropy with q 0.7. The last column
-is a former default, weights of output consistency, intermediate consistency, representation similarity and kernel similarity. Networks
-are in `panel_networks.py`. The picture has the jobs with three seeds or more. `python examples/panel.py --table` writes this page.
+Test accuracy in % of plain training, with its accuracy on its own training images, and the difference of each arm to
+it in points: the mean over pairs of one seed, with Student's 95% interval. `default` is `wrap(network)`, whose
+weights rise over 500 steps; `strong` is `recipes.strong()`; `plain_half` has half the epochs; `label_smoothing` is
+0.1, `gce` generalized cross-entropy with q 0.7. The last column is a former default, weights of output consistency,
+intermediate consistency, representation similarity and kernel similarity. Networks are in `panel_networks.py`. The
+picture has the jobs with three seeds or more. `python examples/panel.py --table` writes this page.
 """
 RESNET10 = {"network": "resnet10", "optimizer": "sgd", "rate": 0.2, "epochs": 40, "augment": "flip", "batch": 128}
 CELLS = [
