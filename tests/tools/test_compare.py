@@ -399,16 +399,12 @@ def test_stops_early_where_all_is_clear(monkeypatch):
     assert "Stopping at the first clear difference" in " ".join(str(comparison).split())
 
 
-def test_what_the_name_of_a_metric_does_not_say_is_an_argument():
-    comparison = run(arms=["plain"], epochs=1, larger_is_better=False)
-    assert comparison.metric == "val_accuracy"
-    assert not comparison.larger_is_better
-
-
-def test_weights_that_have_not_risen_are_told_of():
-    comparison = run(arms=["plain", "wrapped"], epochs=1)
+def test_weights_that_have_not_risen_are_told_of_and_the_direction_can_be_given():
+    comparison = run(arms=["plain", "wrapped"], epochs=1, larger_is_better=False)
     assert [run.risen for run in comparison.runs] == [1.0, pytest.approx(5 / 500)]
     assert "wrapped: its weights rose to 1% only" in str(comparison)
+    assert comparison.metric == "val_accuracy"
+    assert not comparison.larger_is_better
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # As above.
