@@ -247,8 +247,6 @@ CASES = [
     masked_recurrent,
 ]
 
-COMPILED = (frames_folded_by_layers, nested_with_a_constant, nested_with_mask, windows, masked_recurrent)
-
 
 def train(model, x):
     model.compile(
@@ -259,8 +257,6 @@ def train(model, x):
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 def test_weights_of_zero_train_as_plain(make):
-    if BACKEND == "jax" and make not in COMPILED:
-        pytest.skip("Each is compiled twice on JAX, which takes seconds; these are calls of the other kinds.")
     if make is patches_of_channels_first and BACKEND == "tensorflow":
         pytest.skip("TensorFlow has no channels-first convolutions on the CPU.")
     (plain, x), (network, _) = make(), make()  # The same seeds of dropout.
