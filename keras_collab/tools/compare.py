@@ -105,8 +105,9 @@ def compare(
             raise TypeError(f"compare: `{name}` must be a function. Received: {name}={function!r}.")
     _check_data(train, validation)
     folder = Path(tempfile.mkdtemp(prefix="keras_collab-") if directory is None else directory)
-    trainer = _Trainer(build_network, train, validation, compile, epochs, batch_size, make_arms(arms), folder)
-    trainer.larger_is_better = larger_is_better
+    trainer = _Trainer(
+        build_network, train, validation, compile, epochs, batch_size, make_arms(arms), folder, larger_is_better
+    )
     if directory is None:
         weakref.finalize(trainer, shutil.rmtree, folder, ignore_errors=True)  # The comparison holds the trainer.
     with owner_of(folder):
@@ -139,11 +140,11 @@ class _Trainer:
     batch_size: int | None
     arms: dict[str, Arm]
     folder: Path
+    larger_is_better: bool | None
     runs: list[Run] = dataclasses.field(default_factory=list)
     metric: str = ""
     first_batches: dict[int, int] = dataclasses.field(default_factory=dict)
     latest_network: keras.Model | None = None
-    larger_is_better: bool | None = None
     stopped_early: bool = False
     losses: set[str] = dataclasses.field(default_factory=set)
 
@@ -158,8 +159,9 @@ class _Trainer:
             keras.utils.set_random_seed(0)
             network = self.new_network()
             settings["parameters"], settings["digest of the network"] = network.count_params(), network_digest(network)
-            settings[f"training of {arm!r}"] = training_settings(self.model_of(arm, network))
-            self.losses.add(str(settings[f"training of {arm!r}"]["compiled"].get("loss")))
+            training = training_settings(self.model_of(arm, network))
+            settings[f"training of {arm!r}"] = training
+            self.losses.add(str(training["compiled"]["loss"]))
         return settings
 
     def run(self, arm: str, seed: int, on_epoch: Callable[[int], Any]) -> None:
