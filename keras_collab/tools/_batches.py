@@ -89,5 +89,29 @@ def _array_batches(data: Sequence[Any], size: int | None) -> Iterator[tuple[Any,
         yield tree.map_structure(lambda array, rows=rows: array[rows], arrays)
 
 
+class Shuffled(keras.utils.PyDataset):
+    """Arrays in batches, in another order each epoch, drawn from NumPy's random numbers.
+
+    On TensorFlow, Keras 3.15 shuffles arrays in the same order each epoch once a seed is set.
+    """
+
+    def __init__(self, arrays: Sequence[Any], batch_size: int):
+        super().__init__()
+        given = tuple(part for part in arrays if part is not None)
+        self.arrays = tree.lists_to_tuples(tree.map_structure(_numpy, given))
+        self.batch_size = batch_size
+        self.order = np.arange(len(tree.flatten(self.arrays)[0]))
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return tree.map_structure(lambda array: array[rows], self.arrays)
+
+    def on_epoch_begin(self) -> None:
+        self.order = np.random.permutation(len(self.order))
+
+
 def _numpy(array: Any) -> NDArray[Any]:
     return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)

@@ -1,8 +1,10 @@
 """Does it help on your own data? Trains a network plain and wrapped from the same initial weights, and compares."""
 
 import dataclasses
+import random
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -22,7 +24,7 @@ from keras_collab._files import write_json, write_whole
 from keras_collab.callbacks import Backup
 from keras_collab.collab_model import CollabModel
 from keras_collab.schedules import Ramp
-from keras_collab.tools._batches import Array, first_batches
+from keras_collab.tools._batches import Array, Shuffled, first_batches
 from keras_collab.tools._directory import (
     check_same,
     digest,
@@ -62,9 +64,10 @@ def compare(
 
     Args:
         build_network: function that returns a new Functional or Sequential network, not compiled.
-        train: training data as in `fit`: arrays `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset`, a
-            `keras.utils.PyDataset` or a torch `DataLoader`. Or a function that returns them, called for each run right
-            after the seed is set; use it for data whose shuffling would continue from run to run.
+        train: training data as in `fit`: arrays `(x, y)` or `(x, y, sample_weight)`, shuffled anew each epoch, a
+            `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`. Or a function that returns them,
+            called for each run right after the seed is set; use it for data whose shuffling would continue from run to
+            run.
         validation: validation data, in the same forms.
         compile: function that compiles the model it is given, such as `lambda model: model.compile("adam", "mse")`. It
             is called for each run and must make a new optimizer.
@@ -219,14 +222,13 @@ class _Trainer:
 
     def fit(self, model: keras.Model, callbacks: list[keras.callbacks.Callback]) -> None:
         train = _made(self.train)
-        validation = _made(self.validation)
-        settings: dict[str, Any] = {"validation_data": validation, "epochs": self.epochs, "callbacks": callbacks}
+        shuffle = isinstance(train, keras.utils.PyDataset)  # The default of `fit`; for other data Keras 3.15 warns.
         if isinstance(train, tuple | list):
-            train, settings["y"], settings["sample_weight"] = keras.utils.unpack_x_y_sample_weight(train)
-            settings["batch_size"] = self.batch_size
-        elif not isinstance(train, keras.utils.PyDataset):
-            settings["shuffle"] = False  # Datasets and loaders shuffle themselves; Keras 3.15 warns of True.
-        model.fit(train, verbose=0, **settings)
+            train = Shuffled(train, self.batch_size or 32)
+        validation = _made(self.validation)
+        model.fit(
+            train, validation_data=validation, epochs=self.epochs, shuffle=shuffle, callbacks=callbacks, verbose=0
+        )
 
     def make(self, arm: str, seed: int) -> tuple[keras.Model, keras.Model]:
         """The network and the model that trains it, compiled; in all arms of a seed with the same weights."""
@@ -288,7 +290,7 @@ class _Watch(keras.callbacks.Callback):
         self.first_seed, self.report = first_seed, on_epoch
 
     def on_epoch_begin(self, epoch, logs=None):
-        keras.utils.set_random_seed(self.first_seed + epoch)  # Whatever else has drawn, and after an interruption.
+        _seed_shuffling(self.first_seed + epoch)  # Whatever else has drawn, and after an interruption.
         self.started = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -307,6 +309,14 @@ class _Watch(keras.callbacks.Callback):
             )
         logs["seconds_per_step"] = self.seconds
         self.report(epoch + 1)
+
+
+def _seed_shuffling(seed: int) -> None:
+    """Seeds what shuffles data. On TensorFlow, Keras' `set_random_seed` would also drop all that is compiled."""
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
 
 
 @dataclasses.dataclass
