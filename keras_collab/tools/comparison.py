@@ -108,11 +108,18 @@ class Comparison:
         largest = max(abs(value) for value in [*first.values(), *other.values()])
         return paired_difference([other[seed] - first[seed] for seed in first if seed in other], largest)
 
+    def network(self, arm: str, seed: int) -> keras.Model:
+        """Returns the trained network of a run, unwrapped and not compiled; a new one at each call."""
+        if seed not in self.values(arm):
+            runs = [(run.arm, run.seed) for run in self.runs]
+            raise ValueError(f"There is no run of arm {arm!r} and seed {seed!r}. There are: {runs}.")
+        return self._load(arm, seed)
+
     def best(self) -> keras.Model:
         """Returns the trained network, unwrapped, from the best run of the arm with the best mean."""
         arm = max(self.arms, key=lambda name: self._merit(statistics.mean(self.values(name).values())))
         values = self.values(arm)
-        return self._load(arm, max(values, key=lambda seed: self._merit(values[seed])))
+        return self.network(arm, max(values, key=lambda seed: self._merit(values[seed])))
 
     def conclusion(self, arm: str) -> str:
         """One sentence that says whether an arm is better than the first."""

@@ -170,6 +170,17 @@ def test_best_is_the_trained_plain_network(tmp_path):
     assert accuracy == pytest.approx(max(best.values()))
 
 
+def test_the_network_of_a_run_is_that_of_its_arm_and_seed():
+    comparison = run(seeds=2)
+    for trained in comparison.runs:
+        network = comparison.network(trained.arm, trained.seed)
+        compile(network)
+        loss = network.evaluate(*small_data(40), verbose=0, return_dict=True)["loss"]
+        assert loss == pytest.approx(trained.history["val_loss"][-1], rel=1e-4)
+    with pytest.raises(ValueError, match="no run of arm 'plain' and seed 2"):
+        comparison.network("plain", 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
