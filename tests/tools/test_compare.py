@@ -155,7 +155,7 @@ def test_what_is_done_is_not_done_again_and_seeds_are_added(tmp_path, monkeypatc
     more = run(directory=tmp_path, seeds=2)
     assert more.runs[: len(first.runs)] == first.runs
     assert [(run.arm, run.seed) for run in more.runs] == [("plain", 0), ("wrapped", 0), ("plain", 1), ("wrapped", 1)]
-    monkeypatch.setattr("keras_collab.tools.compare._Trainer.fit", None)
+    monkeypatch.setattr("keras_collab.tools._trainer.Trainer.fit", None)
     assert run(directory=tmp_path, seeds=2).runs == more.runs
 
 
@@ -282,7 +282,7 @@ def test_one_directory_has_one_owner(tmp_path):
     ],
 )
 def test_wrong_arguments_are_named_before_any_training(changes, error, message, monkeypatch):
-    monkeypatch.setattr("keras_collab.tools.compare._Trainer.fit", None)
+    monkeypatch.setattr("keras_collab.tools._trainer.Trainer.fit", None)
     with pytest.raises(error, match=message):
         run(**changes)
 
