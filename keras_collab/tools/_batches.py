@@ -55,7 +55,7 @@ def first_batches(
 
     Raises:
         TypeError: if the data are neither arrays nor batches.
-        ValueError: if arrays do not have the same number of samples.
+        ValueError: if arrays do not have the same number of samples, or are lists of numbers.
     """
     is_path = isinstance(data, str | os.PathLike)
     if is_path or not isinstance(data, Array | Iterable):
@@ -76,6 +76,8 @@ def first_batches(
 def _array_batches(data: Sequence[Any], size: int | None) -> Iterator[tuple[Any, ...]]:
     given = tuple(part for part in data if part is not None)
     arrays = tree.map_structure(_numpy, given)
+    if any(array.ndim == 0 for array in tree.flatten(arrays)):
+        raise ValueError("Data must be arrays. Received lists of numbers: make them arrays by numpy.asarray(...).")
     lengths = {len(array) for array in tree.flatten(arrays)}
     if len(lengths) > 1:
         raise ValueError(f"Data must have the same number of samples in all arrays. Received: {sorted(lengths)}.")
@@ -107,10 +109,15 @@ class Shuffled(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return tree.map_structure(lambda array: array[rows], self.arrays)
+        return tree.map_structure(lambda array: _batch(array[rows]), self.arrays)
 
     def on_epoch_begin(self) -> None:
         self.order = np.random.permutation(len(self.order))
+
+
+def _batch(array: NDArray[Any]) -> Any:
+    is_text = array.dtype.kind in "OSU"
+    return ops.convert_to_tensor(array) if is_text else array  # Keras 3.15 takes text from a PyDataset as tensors only.
 
 
 def _numpy(array: Any) -> NDArray[Any]:

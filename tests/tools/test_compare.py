@@ -117,6 +117,34 @@ def test_an_arm_that_changes_nothing_differs_by_nothing(kind):
     assert comparison.difference("zero").mean == 0
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Only TensorFlow has text.")
+def test_text_is_compared():
+    text = np.array(["a b c", "b c d", "c d e", "a a a"] * 4, object)
+    numbers = keras.layers.TextVectorization(20, output_sequence_length=4)
+    numbers.adapt(text)
+
+    def build_on_text():
+        inputs = keras.Input((), dtype="string")
+        x = keras.layers.Embedding(20, 8)(numbers(inputs))
+        x = keras.layers.Conv1D(8, 2, activation="relu")(keras.layers.Conv1D(8, 2, activation="relu")(x))
+        return keras.Model(inputs, keras.layers.Dense(2, "softmax")(keras.layers.GlobalAveragePooling1D()(x)))
+
+    data = text, np.array([0, 1, 0, 1] * 4)
+    comparison = run(
+        build_network=build_on_text,
+        train=data,
+        validation=data,
+        compile=lambda model: model.compile("adam", "sparse_categorical_crossentropy"),
+    )
+    assert comparison.difference("wrapped").seeds == 1
+
+
+def test_lists_of_numbers_are_refused():
+    x, y = small_data(40)
+    with pytest.raises(ValueError, match=r"Data must be arrays.*numpy\.asarray"):
+        run(train=(x, y.tolist()))
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras 3.15 on torch; `pytest.warns` warns it anew.
 def test_data_that_go_on_where_the_last_run_left_them_are_told_of():
     with pytest.warns(UserWarning, match="so that the runs are not pairs.*train= as a function"):
