@@ -24,13 +24,16 @@ class Difference:
         """A gain or a loss where the interval leaves out 0; open where it does not, or where there is none."""
         if self.low > 0:
             return "gain"
-        return "loss" if self.high < 0 else "open"
+        if self.high < 0:
+            return "loss"
+        return "open"
 
     def text(self, form="+z.2f"):
         """The mean, with the interval in brackets."""
         if math.isnan(self.low):
             return show(self.mean, form)
-        return f"{show(self.mean, form)} ({show(self.low, form)} to {show(self.high, form)})"
+        mean, low, high = show(self.mean, form), show(self.low, form), show(self.high, form)
+        return f"{mean} ({low} to {high})"
 
 
 def difference(own, other):
@@ -65,7 +68,9 @@ class Comparison:
     def error(self):
         """The change of the error, relative to the control's, in %."""
         error = 100 - self.control_accuracy
-        return -100 * self.accuracy.mean / error if error else math.nan
+        if error == 0:
+            return math.nan
+        return -100 * self.accuracy.mean / error
 
 
 def by_method(group):
@@ -83,8 +88,14 @@ def compare(methods, method, control, title=""):
     if not len(seeds):
         return None
     own, other = own.loc[seeds], other.loc[seeds]
-    accuracy, nll = difference(own[ACCURACY], other[ACCURACY]), difference(own[NLL], other[NLL])
-    return Comparison(title, method, control, other[ACCURACY].mean(), accuracy, nll)
+    return Comparison(
+        title=title,
+        method=method,
+        control=control,
+        control_accuracy=other[ACCURACY].mean(),
+        accuracy=difference(own[ACCURACY], other[ACCURACY]),
+        nll=difference(own[NLL], other[NLL]),
+    )
 
 
 def against_better_control(methods, method, title=""):
@@ -92,21 +103,28 @@ def against_better_control(methods, method, title=""):
 
     A control with one seed counts only where none has more.
     """
-    found = []
+    single, several = [], []
     for name in methods:
-        if is_control(name) and name != method:
-            found.append(compare(methods, method, name, title))
-    found = [comparison for comparison in found if comparison]
-    several = [comparison for comparison in found if comparison.accuracy.pairs > 1]
-    return max(several or found, key=lambda comparison: comparison.control_accuracy, default=None)
+        if not is_control(name) or name == method:
+            continue
+        comparison = compare(methods, method, name, title)
+        if comparison and comparison.accuracy.pairs > 1:
+            several.append(comparison)
+        elif comparison:
+            single.append(comparison)
+    return max(several or single, key=lambda comparison: comparison.control_accuracy, default=None)
 
 
 def show(value, form="+z.2f", unit=""):
     """A number as text, with a minus sign; nothing for NaN."""
-    return "" if math.isnan(value) else f"{value:{form}}{unit}".replace("-", "−")
+    if math.isnan(value):
+        return ""
+    return f"{value:{form}}{unit}".replace("-", "−")
 
 
 def markdown(head, rows):
     """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
+    lines = []
+    for cells in (head, ["---"] * len(head), *rows):
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines

@@ -8,13 +8,15 @@ numbers of the pages are written by hand: read them again when a table has chang
 """
 
 import re
+import textwrap
 from pathlib import Path
 
 import matplotlib
-from comparisons import ACCURACY, markdown
-from evidence_tables import NETWORKS, PLAIN_SHORT, RESNET, TABLES, USUAL, VGG, gain, rows_of
+from comparisons import ACCURACY, difference, markdown
+from evidence_runs import ENDINGS, RESNET, SHORT, USUAL, VGG, pairs
+from evidence_tables import TABLES
 from matplotlib.figure import Figure
-from pictures import COLOURS, GREY, STYLE, WIDTH, svg
+from pictures import COLOURS, STYLE, WIDTH, dot, name_rows, svg, zero_line
 from records import write
 from run_table import read
 
@@ -27,57 +29,68 @@ TABLE = re.compile(r"(?s)(?P<indent>[ ]*)<!-- table: (?P<name>\w+) -->\n.*?<!-- 
 
 def ahead(runs):
     """How often all four is ahead of plain training of the same seed and as many epochs, on augmented photographs."""
-    pairs, behind = 0, []
-    for network in NETWORKS:
-        for name, plain, own in rows_of(runs, network):
-            usual = all((own[f"settings.{setting}"] == USUAL[setting]).all() for setting in ("dataset", "augment"))
-            if usual and not name.endswith(PLAIN_SHORT):
-                found = own[ACCURACY] - plain[ACCURACY]
-                pairs += len(found)
-                behind += [f"{network}, {name}, seed {seed} ({found[seed]:+.2f})" for seed in found.index[found <= 0]]
-    ahead = f"all four is ahead in {pairs - len(behind)} of {pairs} pairs"
-    return f"Augmented photographs: {ahead}, not in {'; '.join(behind) or 'none'}."
+    count, behind = 0, []
+    for (network, setting), (plain, four) in pairs(runs).items():
+        run = plain.iloc[0]  # The runs of all seeds have the same settings.
+        photographs = run["settings.dataset"] == USUAL["dataset"]
+        if not photographs or not run["settings.augment"] or run.method == SHORT:
+            continue
+        gains = four[ACCURACY] - plain[ACCURACY]
+        count += len(gains)
+        for seed, gain in gains[gains <= 0].items():
+            behind.append(f"{network}, {setting}, seed {seed} ({gain:+.2f})")
+    exceptions = "; ".join(behind) or "none"
+    return f"Augmented photographs: all four is ahead in {count - len(behind)} of {count} pairs, not in {exceptions}."
+
+
+def least_gains(runs):
+    """What all four gain over the better plain training, by column and row of the picture, of three seeds or more."""
+    gains = {}
+    for (network, setting), (plain, four) in pairs(runs).items():
+        gain = difference(four[ACCURACY], plain[ACCURACY])
+        if gain.pairs < 3:
+            continue
+        column = network
+        name = setting.removesuffix(ENDINGS[SHORT]).replace(", 40 epochs", "")
+        if network not in (RESNET, VGG):  # The deeper ResNets have rows of their own beside those of the ResNet-10.
+            column = RESNET
+            name += f", {network.split()[0]}"
+        if (column, name) not in gains or gain.mean < gains[column, name].mean:
+            gains[column, name] = gain
+    return gains
 
 
 def picture(runs):
-    """What all four gain over the better plain training of every setting with three seeds or more."""
-    better, names = {}, {}
-    for network in NETWORKS:
-        for name, plain, own in rows_of(runs, network):
-            deep = network not in (RESNET, VGG)  # These have a row of their own beside those of the ResNet-10.
-            name = name.removesuffix(PLAIN_SHORT).replace(", 40 epochs", "") + f", {network.split()[0]}" * deep
-            row, found = (RESNET if deep else network, name), gain(own, plain)
-            if found.pairs > 2 and (row not in better or found.mean < better[row].mean):
-                better[row] = found
-                names[name] = None
+    """The least gains as dots with their intervals, in a column for the ResNets and one for the VGG-16."""
+    gains = least_gains(runs)
+    names = []
+    for _, name in gains:
+        if name not in names:
+            names.append(name)
     figure = Figure(figsize=(1.5 * WIDTH, 0.9 + 0.27 * len(names)))
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for axis, network in zip(axes, (RESNET, VGG), strict=True):
         for place, name in enumerate(names):
-            if found := better.get((network, name)):
-                colour = COLOURS[found.verdict]
-                bar = [[found.mean - found.low], [found.high - found.mean]]
-                axis.errorbar(found.mean, place, xerr=bar, fmt="o", markersize=4, color=colour)
-        axis.axvline(0.0, color=GREY, linewidth=1, linestyle=":", zorder=0)
-        axis.set_title(f"{network} and deeper ResNets" if network == RESNET else network)
-        axis.grid(axis="y", visible=False)
-    axes[0].set_yticks(range(len(names)), list(names))
-    axes[0].set_ylim(len(names) - 0.4, -0.6)
+            if (network, name) in gains:
+                gain = gains[network, name]
+                dot(axis, place, gain.mean, (gain.low, gain.high), COLOURS[gain.verdict])
+        name_rows(axis, names)
+        zero_line(axis)
+    axes[0].set_title(f"{RESNET} and deeper ResNets")
+    axes[1].set_title(VGG)
     figure.supxlabel("points of test accuracy; bars: 95% interval, grey if it includes 0", size=8)
     return figure
 
 
 def fill(text, runs):
     """The text of a page, with its tables made anew."""
-
-    def one(match):
+    for match in TABLE.finditer(text):
         head, *rows = TABLES[match["name"]](runs)
-        lines = markdown(head, rows)
         # An empty line on both sides: else Markdown takes the rows for a part of the comment.
-        lines = [f"<!-- table: {match['name']} -->", "", *lines, "", "<!-- end -->"]
-        return "\n".join(f"{match['indent']}{line}".rstrip() for line in lines)
-
-    return TABLE.sub(one, text)
+        lines = [f"<!-- table: {match['name']} -->", "", *markdown(head, rows), "", "<!-- end -->"]
+        block = textwrap.indent("\n".join(lines), match["indent"])
+        text = text.replace(match[0], block)
+    return text
 
 
 @matplotlib.rc_context(STYLE)
@@ -85,12 +98,14 @@ def main():
     runs, _ = read(sorted(RESULTS.glob("confirm*.jsonl")))
     for page in PAGES:
         old = page.read_text(encoding="utf-8")
-        if (new := fill(old, runs)) != old:
+        new = fill(old, runs)
+        if new != old:
             write(page, new)
             print(f"{page.relative_to(HERE.parent)}: tables made anew; read again what the text around them says.")
     print(ahead(runs))
     drawn = svg(picture(runs), "All four less the better plain training", "settings with three seeds or more")
-    write(RESULTS / "gains.svg", drawn.replace(">", f"><style>{ALONE}</style>", 1))  # With colours of its own.
+    with_style = drawn.replace(">", f"><style>{ALONE}</style>", 1)
+    write(RESULTS / "gains.svg", with_style)
 
 
 if __name__ == "__main__":

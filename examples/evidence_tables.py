@@ -1,226 +1,229 @@
 """The tables of evidence.py, from runs on test images: what all four gain, each term alone, the controls."""
 
 import functools
-import itertools
 
 import numpy as np
 import pandas as pd
-from comparisons import ACCURACY, NLL, show
-from comparisons import difference as paired
+from comparisons import ACCURACY, NLL, difference, show
+from evidence_runs import HALF, RESNET, SHORT, USUAL, VGG, in_common, pairs, select
 from methods import TERMS, words
 
 ECE = "test.last.ece"
-RESNET, VGG = "ResNet-10", "VGG-16"
-NETWORKS = {RESNET: "resnet10", VGG: "vgg16", "ResNet-14": "resnet14", "ResNet-18 of width 16": "resnet18"}
-USUAL = {"dataset": "cifar10-subset", "train_size": 2000, "epochs": 40, "augment": True, "noise": "none"}
-USUAL |= {"noise_rate": 0.0}
-HALF = {"noise": "symmetric", "noise_rate": 0.5}
-SHORT, PLAIN_SHORT = "plain (20 epochs)", ", plain 20 epochs"
-SETTINGS = {  # What a row is called, and what its runs are trained with where that is not usual.
-    "1,000 labels, 160 epochs": {"train_size": 1000, "epochs": 160},
-    "2,000 labels, 40 epochs": {},
-    "2,000 labels, 80 epochs": {"epochs": 80},
-    "5,000 labels, 40 epochs": {"train_size": 5000},
-    "8,000 labels, 40 epochs": {"train_size": 8000},
-    "2,000 labels, 20% redrawn": {"noise": "symmetric", "noise_rate": 0.2},
-    "2,000 labels, 40% redrawn": {"noise": "symmetric", "noise_rate": 0.4},
-    "2,000 labels, 50% redrawn": HALF,
-    "2,000 labels, 40% asymmetric noise": {"noise": "asymmetric", "noise_rate": 0.4},
-    "2,000 labels, no augmentation": {"augment": False},
-    "Fashion-MNIST, 2,000 labels": {"dataset": "fashion_mnist"},
-}
 
 
-def select(runs, network, method, settings):
-    """The runs of one method in one setting, by seed."""
-    wanted = {"network": NETWORKS[network]} | USUAL | settings
-    kept = runs.method == method
-    for name, value in wanted.items():
-        kept &= runs[f"settings.{name}"] == value
-    return runs[kept].set_index("seed").sort_index()
+def lead(own, other, bold=True):
+    """How far own is ahead of other in accuracy, in bold where the interval of three seeds or more leaves out 0."""
+    gain = difference(own, other)
+    mean, space, interval = gain.text("+z.1f").partition(" ")
+    if bold and gain.pairs > 2 and gain.verdict != "open":
+        mean = f"**{mean}**"
+    return mean + space + interval
 
 
-def both(own, other):
-    """The runs of seeds that both have."""
-    seeds = own.index.intersection(other.index)
-    return own.loc[seeds], other.loc[seeds]
+def change(plain, four, form):
+    """The mean of plain training, an arrow, and the mean of all four."""
+    return f"{plain.mean():{form}} → {four.mean():{form}}"
 
 
-def gain(own, other):
-    """The `Difference` of own less other in accuracy, paired by seed."""
-    return paired(own[ACCURACY], other[ACCURACY])
-
-
-def difference(own, other, bold=True):
-    found = gain(own, other)
-    said, space, rest = found.text("+z.1f").partition(" ")
-    if bold and found.pairs > 2 and found.verdict != "open":
-        said = f"**{said}**"
-    return said + space + rest
-
-
-def mean(own, column=ACCURACY, form=".1f"):
-    return f"{own[column].mean():{form}}" if len(own) else ""
-
-
-def from_to(own, other, column, form):
-    return f"{mean(other, column, form)} → {mean(own, column, form)}"
-
-
-def rows_of(runs, network):
-    """(setting, plain training, all four), with the same seeds, also with plain training's other number of epochs."""
-    for name, settings in SETTINGS.items():
-        for method in ("plain", SHORT):
-            plain, own = both(select(runs, network, method, settings), select(runs, network, "all_four", settings))
-            # After 20 epochs the one VGG-16 that was tried had not begun to learn: no baseline.
-            if len(own) and not (method == SHORT and network == VGG):
-                yield name + PLAIN_SHORT * (method == SHORT), plain, own
+def with_bold(texts, best):
+    """The texts of a column by name, with that of the best, and those that read like it, in bold."""
+    return texts.mask(texts == texts[best], "**" + texts + "**")
 
 
 def gains(runs):
-    """The table of the README: both networks side by side."""
-    found = {network: {name: pair for name, *pair in rows_of(runs, network)} for network in (RESNET, VGG)}
+    """The table of the README has both networks side by side."""
     rows = [["CIFAR-10 photographs", "seeds", RESNET, "difference", "VGG-16 of width 13", "difference"]]
-    for name, pair in found[RESNET].items():
-        pairs = [pair, *([found[VGG][name]] if name in found[VGG] else [])]
-        cells = []
-        for plain, own in pairs:
-            cells += [from_to(own, plain, ACCURACY, ".1f"), difference(own, plain)]
-        seeds = dict.fromkeys(str(len(own)) for _, own in pairs)
-        rows.append([name, ", ".join(seeds), *cells, *[""] * (4 - len(cells))])
+    tables = pairs(runs)
+    for network, setting in tables:
+        if network != RESNET:
+            continue
+        seeds, cells = [], []
+        for side in (RESNET, VGG):
+            if (side, setting) not in tables:
+                cells += ["", ""]
+                continue
+            plain, four = tables[side, setting]
+            cells.append(change(plain[ACCURACY], four[ACCURACY], ".1f"))
+            cells.append(lead(four[ACCURACY], plain[ACCURACY]))
+            count = str(len(four))
+            if count not in seeds:
+                seeds.append(count)
+        rows.append([setting, ", ".join(seeds), *cells])
     return rows
 
 
 def every_setting(runs):
-    """Every setting and network, with likelihood and calibration."""
+    """Every setting has a row for each of its networks, with likelihood and calibration."""
+    rows_of_settings = {}
+    for (network, setting), (plain, four) in pairs(runs).items():
+        before, after = plain[ACCURACY].mean(), four[ACCURACY].mean()
+        gain = difference(four[ACCURACY], plain[ACCURACY]).mean
+        row = [
+            setting,
+            network,
+            str(len(four)),
+            f"{before:.1f}",
+            f"{after:.1f}",
+            lead(four[ACCURACY], plain[ACCURACY]),
+            show(-100 * gain / (100 - before), "+z.1f", "%"),
+            change(plain[NLL], four[NLL], ".2f"),
+            change(plain[ECE], four[ECE], ".0f"),
+        ]
+        rows_of_settings.setdefault(setting, []).append(row)
     rows = [["setting", "network", "seeds", "plain", "all four", "difference", "error", "NLL", "ECE"]]
-    found = {(name, network): pair for network in NETWORKS for name, *pair in rows_of(runs, network)}
-    order = list(dict.fromkeys(name for name, _ in found))
-    for (name, network), (plain, own) in sorted(found.items(), key=lambda item: order.index(item[0][0])):
-        error = -100 * gain(own, plain).mean / (100 - plain[ACCURACY].mean())
-        figures = [mean(plain), mean(own), difference(own, plain), show(error, "+z.1f", "%")]
-        likelihood = from_to(own, plain, NLL, ".2f"), from_to(own, plain, ECE, ".0f")
-        rows.append([name, network, str(len(own)), *figures, *likelihood])
+    for rows_of_setting in rows_of_settings.values():
+        rows += rows_of_setting
     return rows
 
 
-def in_common(found):
-    """The runs of those seeds that all of them have."""
-    seeds = sorted(set.intersection(*(set(own.index) for own in found.values())))
-    return {name: own.loc[seeds] for name, own in found.items()}
-
-
 def alone(runs, settings):
-    """Each term alone, and how far all four is ahead of it."""
+    """Each term has a row of its own, with how far all four is ahead of it."""
+    methods = ["plain", *TERMS, "all_four"]
     rows = []
     for network in (RESNET, VGG):
-        short = select(runs, network, SHORT, settings)
-        found = in_common({name: select(runs, network, name, settings) for name in ("plain", *TERMS, "all_four")})
-        plain, four = found["plain"], found["all_four"]
-        for name, own in found.items():
-            row = {"network": network, "seeds": str(len(own)), "terms": words(name), "accuracy": mean(own)}
-            row["− plain"] = "" if own is plain else difference(own, plain)
-            if settings == HALF:
-                row["− plain, 20 epochs"] = difference(own, short) if network == RESNET else ""
-            row["all four −"] = "" if own is four else difference(four, own)
-            rows.append(row | {"NLL": mean(own, NLL, ".2f"), "ECE, %": mean(own, ECE)})
-    return [list(rows[0]), *(list(row.values()) for row in rows)]
+        group = select(runs, network, settings)
+        table = in_common(group, methods)
+        accuracy = table[ACCURACY]
+        short = group[group.method == SHORT].set_index("seed")
+        for method in methods:
+            row = {
+                "network": network,
+                "seeds": str(len(table)),
+                "terms": words(method),
+                "accuracy": f"{accuracy[method].mean():.1f}",
+                "− plain": "",
+                "− plain, 20 epochs": "",
+                "all four −": "",
+                "NLL": f"{table[NLL][method].mean():.2f}",
+                "ECE, %": f"{table[ECE][method].mean():.1f}",
+            }
+            if method != "plain":
+                row["− plain"] = lead(accuracy[method], accuracy["plain"])
+            if network == RESNET and settings == HALF:
+                row["− plain, 20 epochs"] = lead(accuracy[method], short[ACCURACY])
+            if method != "all_four":
+                row["all four −"] = lead(accuracy["all_four"], accuracy[method])
+            rows.append(row)
+    frame = pd.DataFrame(rows)
+    if settings != HALF:
+        frame = frame.drop(columns="− plain, 20 epochs")
+    return [list(frame), *frame.to_numpy().tolist()]
 
 
 def smoothing(runs):
-    """Label smoothing, beside the terms and without them, with the seeds that all of these have."""
-    methods = {"plain": "plain", "label smoothing": "label_smoothing", "all four": "all_four"}
-    methods |= {"all four with label smoothing": "all_four (with label smoothing)"}
-    head, columns = [""], []
+    """Label smoothing, beside the terms and without them, in the seeds that all these methods have."""
+    methods = {
+        "plain": "plain",
+        "label_smoothing": "label smoothing",
+        "all_four": "all four",
+        "all_four (with label smoothing)": "all four with label smoothing",
+    }
+    columns = [["", *methods.values()]]
     for network in (RESNET, VGG):
-        found = in_common({name: select(runs, network, method, {}) for name, method in methods.items()}).values()
-        head += [titled(network, found), "NLL", "ECE, %"]
-        columns += [
-            best([mean(own) for own in found], max),
-            best([mean(own, NLL, ".2f") for own in found], min),
-            best([mean(own, ECE) for own in found], min),
-        ]
-    return [head, *map(list, zip(methods, *columns, strict=True))]
-
-
-def titled(network, found):
-    """A column's title, with how many seeds it has."""
-    return f"{network}, {len(next(iter(found)))} seeds"
-
-
-def best(texts, which):
-    """The best of a column in bold."""
-    found = which(texts, key=lambda text: float(text.split()[0]))
-    return [f"**{text}**" if text == found else text for text in texts]
+        table = in_common(select(runs, network, {}), methods)
+        accuracy = table[ACCURACY].mean()[list(methods)]
+        nll = table[NLL].mean()[list(methods)]
+        ece = table[ECE].mean()[list(methods)]
+        title = f"{network}, {len(table)} seeds"
+        columns.append([title, *with_bold(accuracy.map("{:.1f}".format), accuracy.idxmax())])
+        columns.append(["NLL", *with_bold(nll.map("{:.2f}".format), nll.idxmin())])
+        columns.append(["ECE, %", *with_bold(ece.map("{:.1f}".format), ece.idxmin())])
+    return np.transpose(columns).tolist()
 
 
 def wrong_labels(runs):
-    """50% of the labels redrawn: the controls and the terms beside another loss, each with all its seeds."""
+    """The controls and the terms beside another loss with 50% of the labels redrawn, each with all its seeds."""
     methods = {
-        "plain, 40 epochs": "plain",
-        "plain, 20 epochs": SHORT,
-        "label smoothing, 40 epochs": "label_smoothing",
-        "label smoothing, 20 epochs": "label_smoothing (20 epochs)",
-        "generalized cross-entropy": "gce",
-        "all four": "all_four",
-        "all four, with generalized cross-entropy": "all_four (with GCE)",
+        "plain": "plain, 40 epochs",
+        SHORT: "plain, 20 epochs",
+        "label_smoothing": "label smoothing, 40 epochs",
+        "label_smoothing (20 epochs)": "label smoothing, 20 epochs",
+        "gce": "generalized cross-entropy",
+        "all_four": "all four",
+        "all_four (with GCE)": "all four, with generalized cross-entropy",
     }
-    columns = []
+    differences = [
+        "all four − the better plain training",
+        "all four − generalized cross-entropy",
+        "all four with GCE − the better plain training",
+        "all four with GCE − generalized cross-entropy",
+    ]
+    columns = [["", *methods.values(), *differences]]
     for network in (RESNET, VGG):
-        found = {name: select(runs, network, method, HALF) for name, method in methods.items()}
-        plain = max((found["plain, 40 epochs"], found["plain, 20 epochs"]), key=lambda own: own[ACCURACY].mean())
-        texts = best([mean(own) + " (1 seed)" * (len(own) == 1) for own in found.values()], max)
-        column = dict(zip(found, texts, strict=True))
-        gce, four, with_gce = list(found.values())[-3:]
-        for name, own in {"all four": four, "all four with GCE": with_gce}.items():
-            column[f"{name} − the better plain training"] = difference(own, plain, bold=False)
-            column[f"{name} − generalized cross-entropy"] = difference(own, gce, bold=False)
+        group = select(runs, network, HALF)
+        accuracy = group.pivot(index="seed", columns="method", values=ACCURACY)[list(methods)]
+        means = accuracy.mean()
+        texts = means.map("{:.1f}".format)
+        texts[accuracy.count() == 1] += " (1 seed)"
+        column = [network, *with_bold(texts, means.idxmax())]
+        better_plain = means[["plain", SHORT]].idxmax()
+        for method in ("all_four", "all_four (with GCE)"):
+            column.append(lead(accuracy[method], accuracy[better_plain], bold=False))
+            column.append(lead(accuracy[method], accuracy["gce"], bold=False))
         columns.append(column)
-    return [["", RESNET, VGG], *([name, *(column[name] for column in columns)] for name in columns[0])]
+    return np.transpose(columns).tolist()
 
 
 def other_methods(runs):
-    """Other ways of teaching one network."""
-    methods = {"plain": "plain", "Song & Chai, 2 heads": "song_chai_2", "exits, one Dense layer a stage": "exits"}
-    methods |= {"all four": "all_four"}
-    head, columns = [""], []
-    for network, (case, settings) in itertools.product((RESNET, VGG), {"": {}, ", 50% redrawn": HALF}.items()):
-        found = {name: select(runs, network, method, settings) for name, method in methods.items()}
-        found = in_common({name: own for name, own in found.items() if len(own)})
-        head += [titled(network + case, found.values()), "all four −"]
-        columns += [{name: mean(own) for name, own in found.items()}]
-        columns += [{name: difference(found["all four"], own) for name, own in found.items() if name != "all four"}]
-    return [head, *([name, *(column.get(name, "") for column in columns)] for name in methods)]
+    """Other ways of teaching one network, in the seeds that all of them have."""
+    methods = {
+        "plain": "plain",
+        "song_chai_2": "Song & Chai, 2 heads",
+        "exits": "exits, one Dense layer a stage",
+        "all_four": "all four",
+    }
+    cases = {"": {}, ", 50% redrawn": HALF}
+    columns = [["", *methods.values()]]
+    for network in (RESNET, VGG):
+        for case, settings in cases.items():
+            accuracy = in_common(select(runs, network, settings), methods)[ACCURACY]
+            means = [f"{network}{case}, {len(accuracy)} seeds"]
+            leads = ["all four −"]
+            for method in methods:
+                mean, ahead = "", ""
+                if method in accuracy:
+                    mean = f"{accuracy[method].mean():.1f}"
+                    if method != "all_four":
+                        ahead = lead(accuracy["all_four"], accuracy[method])
+                means.append(mean)
+                leads.append(ahead)
+            columns += [means, leads]
+    return np.transpose(columns).tolist()
 
 
 def foretold(runs):
     """Rank correlations, over the settings of photographs, of what all four gain with what plain training shows."""
-    settings = []
-    for network in NETWORKS:
-        for name, plain, own in rows_of(runs, network):
-            if name.endswith(PLAIN_SHORT) or plain["settings.dataset"].iloc[0] != USUAL["dataset"]:
-                continue
-            test_error, train_error = 100 - plain[ACCURACY], 100 - 100 * plain["history.accuracy"].str[-1]
-            channels = plain["redundancy.channels.after"]
-            shown = {
-                "R² of channels, first stage": channels.str[0],
-                "R² of channels, mean of stages": channels.map(np.mean),
-                "R² of channels, last stage": channels.str[-1],
-                "R² of channels, first stage, before training": plain["redundancy.channels.before"].str[0],
-                "cos² of kernels, mean": plain["redundancy.kernels.after"].map(np.mean),
-                "test error": test_error,
-                "training error": train_error,
-                "test error − training error": test_error - train_error,
-            }
-            clean = (plain["settings.noise"] == "none").all()
-            settings.append({name: of_seeds.mean() for name, of_seeds in shown.items()} | {"clean": clean})
-            settings[-1]["gain"] = gain(own, plain).mean
-    found = pd.DataFrame(settings)
-    head, columns = ["of plain training"], []
-    for name, group in {"all": found, "no noise": found[found.clean]}.items():
-        head.append(f"{name}, {len(group)} settings")
-        columns.append(group.drop(columns=["clean", "gain"]).corrwith(group.gain, method="spearman"))
-    return [head, *([name, *(show(column[name], "+z.2f") for column in columns)] for name in columns[0].index)]
+    measures, points, noises = [], [], []
+    for plain, four in pairs(runs).values():
+        run = plain.iloc[0]  # The runs of all seeds have the same settings.
+        if run["settings.dataset"] != USUAL["dataset"] or run.method == SHORT:
+            continue
+        channels = plain["redundancy.channels.after"]
+        channels_before = plain["redundancy.channels.before"]
+        kernels = plain["redundancy.kernels.after"]
+        test_error = 100 - plain[ACCURACY].mean()
+        train_error = 100 - 100 * plain["history.accuracy"].str[-1].mean()
+        measure = {
+            "R² of channels, first stage": channels.str[0].mean(),
+            "R² of channels, mean of stages": channels.map(np.mean).mean(),
+            "R² of channels, last stage": channels.str[-1].mean(),
+            "R² of channels, first stage, before training": channels_before.str[0].mean(),
+            "cos² of kernels, mean": kernels.map(np.mean).mean(),
+            "test error": test_error,
+            "training error": train_error,
+            "test error − training error": test_error - train_error,
+        }
+        measures.append(measure)
+        points.append(difference(four[ACCURACY], plain[ACCURACY]).mean)
+        noises.append(run["settings.noise"])
+    table, gain = pd.DataFrame(measures), pd.Series(points)
+    clean = pd.Series(noises) == "none"
+    all_settings = table.corrwith(gain, method="spearman")
+    no_noise = table[clean].corrwith(gain[clean], method="spearman")
+    rows = [["of plain training", f"all, {len(gain)} settings", f"no noise, {clean.sum()} settings"]]
+    for name in table:
+        rows.append([name, show(all_settings[name], "+z.2f"), show(no_noise[name], "+z.2f")])
+    return rows
 
 
 TABLES = {

@@ -38,15 +38,34 @@ def dots(rows, label, zero=False):
     """A row for each (name, middle, (low, high), colour), the first on top."""
     figure = Figure(figsize=(WIDTH, 0.8 + 0.27 * len(rows)))
     axis = figure.subplots()
-    for place, (_, middle, (low, high), colour) in enumerate(rows):
-        axis.errorbar(middle, place, xerr=[[middle - low], [high - middle]], fmt="o", markersize=4, color=colour)
+    names = []
+    for place, (name, middle, ends, colour) in enumerate(rows):
+        dot(axis, place, middle, ends, colour)
+        names.append(words(name))
     if zero:
-        axis.axvline(0.0, color=GREY, linewidth=1, linestyle=":", zorder=0)
-    axis.set_yticks(range(len(rows)), [words(row[0]) for row in rows])
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.grid(axis="y", visible=False)
+        zero_line(axis)
+    name_rows(axis, names)
     axis.set_xlabel(label)
     return figure
+
+
+def dot(axis, place, middle, ends, colour):
+    """A dot in a row, with a bar from one end to the other."""
+    low, high = ends
+    bar = [[middle - low], [high - middle]]
+    axis.errorbar(middle, place, xerr=bar, fmt="o", markersize=4, color=colour)
+
+
+def zero_line(axis):
+    """The vertical line of no difference."""
+    axis.axvline(0.0, color=GREY, linewidth=1, linestyle=":", zorder=0)
+
+
+def name_rows(axis, names):
+    """The names of rows at the left, the first on top."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.grid(axis="y", visible=False)
 
 
 def panels(tables, below, skip=0):
@@ -57,32 +76,49 @@ def panels(tables, below, skip=0):
         below: the label of the horizontal axis.
         skip: how many of the first rows may lie outside the picture.
     """
-    shown = [method for method in tables if method != "plain"] or list(tables)
-    columns = 2 if len(shown) % 2 == 0 else 1
-    names = list(tables[shown[0]].index)
-    letters = max(map(len, names)) if isinstance(names[0], str) else 0  # Names of layers stand upright.
-    height = 0.9 + 1.05 * len(shown) / columns + 0.07 * letters
-    figure = Figure(figsize=(WIDTH, height))
-    axes = figure.subplots(len(shown) // columns, columns, sharex=True, sharey=True, squeeze=False).flatten()
-    for axis, method in zip(axes, shown, strict=True):
+    methods = list(tables)
+    if methods != ["plain"] and "plain" in methods:
+        methods.remove("plain")
+    columns = 2 if len(methods) % 2 == 0 else 1
+    rows = len(methods) // columns
+    names = tables[methods[0]].index
+    letters, rotation = 0, 0
+    if isinstance(names[0], str):  # Names of layers stand upright.
+        letters, rotation = names.str.len().max(), 90
+    figure = Figure(figsize=(WIDTH, 0.9 + 1.05 * rows + 0.07 * letters))
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for axis, method in zip(axes, methods, strict=True):
         if "plain" in tables:
             _band(axis, tables["plain"], GREY)
-        _band(axis, tables[method], GREY if method == "plain" else BLUE)
+        _band(axis, tables[method], _colour(method))
         axis.set_title(words(method))
-        axis.tick_params(axis="x", labelrotation=90 if letters else 0)
-    settled = np.concatenate([table.iloc[skip:].to_numpy(float).ravel() for table in tables.values()])
-    settled = settled[~np.isnan(settled)]
-    span = np.ptp(settled) if settled.size else 0.0
-    if skip and span:
-        axes[0].set_ylim(settled.min() - 0.05 * span, settled.max() + 0.05 * span)
+        axis.tick_params(axis="x", labelrotation=rotation)
+    if skip:
+        _limit(axes[0], tables, skip)
     figure.supxlabel(f"{below}; grey: plain; bands: ± one standard deviation", size=8)
     return figure
 
 
 def _band(axis, table, colour):
-    x, mean, deviation = list(table.index), table.mean(axis=1), table.std(axis=1)
-    axis.plot(x, mean, color=colour, linewidth=1.3, marker="o" if len(x) < 12 else "", markersize=2.5)
-    axis.fill_between(x, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0)
+    """A line for the mean over seeds in a band of one standard deviation."""
+    x = list(table.index)
+    mean, deviation = table.mean(axis=1), table.std(axis=1)
+    marker = "o" if len(x) < 12 else ""
+    axis.plot(x, mean, color=colour, linewidth=1.3, marker=marker, markersize=2.5)
+    low, high = mean - deviation, mean + deviation
+    axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _limit(axis, tables, skip):
+    """The vertical axis holds all values but those of the first rows."""
+    values = []
+    for table in tables.values():
+        values.append(table.iloc[skip:].to_numpy(float).ravel())
+    values = np.concatenate(values)
+    values = values[~np.isnan(values)]
+    margin = 0.05 * np.ptp(values) if values.size else 0.0
+    if margin:
+        axis.set_ylim(values.min() - margin, values.max() + margin)
 
 
 def by_seed(methods, values, index):
@@ -91,15 +127,22 @@ def by_seed(methods, values, index):
     for method, own in methods.items():
         series = []
         for numbers, names in zip(own[values], own[index], strict=True):
-            series.append(pd.Series(numbers, [_short(name) for name in names], dtype=float))
+            series.append(pd.Series(numbers, names, dtype=float).rename(_short))
         table = pd.concat(series, axis=1)
         tables[method] = table.replace([-np.inf, np.inf], np.nan)  # Of what diverged there is no mean.
     return tables
 
 
 def _short(name):
-    """A layer's name without that of its network."""
-    return name.split("/", 1)[-1] if isinstance(name, str) else name
+    """A layer's name without that of its network, or the number of an epoch."""
+    if isinstance(name, str):
+        return name.split("/", 1)[-1]
+    return name
+
+
+def _colour(method):
+    """Plain training is grey."""
+    return GREY if method == "plain" else BLUE
 
 
 def of_group(methods, comparisons):
@@ -108,45 +151,53 @@ def of_group(methods, comparisons):
     for method, own in methods.items():
         values = own["test.last.accuracy"]
         ends = values.min(), values.max()
-        accuracies.append((method, values.mean(), ends, GREY if method == "plain" else BLUE))
-    drawn = {"Test accuracy after the last epoch": dots(accuracies, "%; bars: the least and the greatest of all seeds")}
+        accuracies.append((method, values.mean(), ends, _colour(method)))
+    label = "%; bars: the least and the greatest of all seeds"
+    figures = {"Test accuracy after the last epoch": dots(accuracies, label)}
     gains = []
     for comparison in comparisons:
-        found = comparison.accuracy
-        ends = (found.low, found.high) if found.pairs > 1 else (found.mean, found.mean)
-        gains.append((f"{comparison.method} − {comparison.control}", found.mean, ends, COLOURS[found.verdict]))
+        name = f"{comparison.method} − {comparison.control}"
+        gain = comparison.accuracy
+        ends = gain.low, gain.high
+        if gain.pairs == 1:
+            ends = gain.mean, gain.mean
+        gains.append((name, gain.mean, ends, COLOURS[gain.verdict]))
     if gains:
         label = "points of accuracy; bars: 95% interval, grey if it includes 0"
-        drawn["Difference to the better control"] = dots(gains, label, zero=True)
-    for label, column in {"Validation accuracy, %": "val_accuracy", "Validation loss": "val_loss"}.items():
-        curves = by_seed(methods, f"history.{column}", "epochs")
-        drawn[label] = panels(curves, "epoch", skip=max(map(len, curves.values())) // 5)
+        figures["Difference to the better control"] = dots(gains, label, zero=True)
+    curves = {"Validation accuracy, %": "history.val_accuracy", "Validation loss": "history.val_loss"}
+    for title, column in curves.items():
+        tables = by_seed(methods, column, "epochs")
+        epochs = max(map(len, tables.values()))
+        figures[title] = panels(tables, "epoch", skip=epochs // 5)
     for kind in ("channels", "kernels"):
         layers = f"redundancy.{kind}.layers"
-        measured = {}
+        with_layers = {}
         for method, own in methods.items():
-            if len(own.dropna(subset=layers)):
-                measured[method] = own.dropna(subset=layers)
-        if measured:
-            tables = by_seed(measured, f"redundancy.{kind}.after", layers)
-            drawn[f"Redundancy of {kind} after training"] = panels(tables, "layer")
-    return drawn
+            own = own.dropna(subset=layers)
+            if len(own):
+                with_layers[method] = own
+        if with_layers:
+            tables = by_seed(with_layers, f"redundancy.{kind}.after", layers)
+            figures[f"Redundancy of {kind} after training"] = panels(tables, "layer")
+    return figures
 
 
 def against_noise(runs):
     """Pictures of accuracy by rate, by what they show, where there are several rates of a noise; none is rate 0."""
-    drawn = {}
+    figures = {}
     for series, group in runs.groupby("series", sort=False):
         noises = group["settings.noise"]
-        for noise in dict.fromkeys(noises[noises != "none"]):
-            own = group[noises.isin(["none", noise])]
-            if own["settings.noise_rate"].nunique() == 1:
+        for noise in noises[noises != "none"].unique():
+            runs_of_noise = group[noises.isin(["none", noise])]
+            if runs_of_noise["settings.noise_rate"].nunique() == 1:
                 continue
             tables = {}
-            for method, found in own.groupby("method", sort=False):
-                tables[method] = found.pivot_table("test.last.accuracy", "settings.noise_rate", "seed")
-            drawn[f"{series}, {words(noise)} noise"] = panels(tables, "share of labels that the noise draws anew")
-    return drawn
+            for method, own in runs_of_noise.groupby("method", sort=False):
+                tables[method] = own.pivot_table("test.last.accuracy", "settings.noise_rate", "seed")
+            title = f"{series}, {words(noise)} noise"
+            figures[title] = panels(tables, "share of labels that the noise draws anew")
+    return figures
 
 
 def svg(figure, label, title):
@@ -159,4 +210,5 @@ def svg(figure, label, title):
     text = text.replace(INK, "currentColor")
     for kind, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{kind}, {colour})")
-    return f'<svg role="img" aria-label="{html.escape(f"{label}: {title}")}"{text}'
+    description = html.escape(f"{label}: {title}")
+    return f'<svg role="img" aria-label="{description}"{text}'

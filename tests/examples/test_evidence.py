@@ -2,8 +2,11 @@
 
 import json
 
+import comparisons
 import evidence
+import evidence_runs
 import evidence_tables
+import pandas as pd
 import pytest
 import run_table
 from scipy import stats
@@ -98,13 +101,14 @@ def test_what_foretells_a_gain_is_what_scipy_makes_of_the_lines(runs):
 
 
 def test_differences_are_of_the_seeds_that_both_have_and_bold_beyond_chance(runs):
-    plain, own = (evidence_tables.select(runs, evidence_tables.RESNET, method, {}) for method in ("plain", "all_four"))
-    assert evidence_tables.gain(own.loc[10:12], plain.loc[11:13]).pairs == 2
-    assert evidence_tables.difference(own.loc[10:10], plain).startswith("+")
-    assert "*" not in evidence_tables.difference(own.loc[10:11], plain)  # Two seeds are not enough.
-    assert evidence_tables.difference(own, plain).startswith("**+")
-    assert evidence_tables.difference(plain, own).startswith("**−")
-    assert evidence_tables.difference(plain.loc[10:11], own.loc[12:13]) == ""
+    plain, own = evidence_runs.pairs(runs)[evidence_runs.RESNET, "2,000 labels, 40 epochs"]
+    plain, own = plain[comparisons.ACCURACY], own[comparisons.ACCURACY]
+    assert comparisons.difference(own.loc[10:12], plain.loc[11:13]).pairs == 2
+    assert evidence_tables.lead(own.loc[10:10], plain).startswith("+")
+    assert "*" not in evidence_tables.lead(own.loc[10:11], plain)  # Two seeds are not enough.
+    assert evidence_tables.lead(own, plain).startswith("**+")
+    assert evidence_tables.lead(plain, own).startswith("**−")
+    assert evidence_tables.lead(plain.loc[10:11], own.loc[12:13]) == ""
 
 
 def test_filling_leaves_the_rest_of_a_page_as_it_is(runs):
@@ -116,5 +120,7 @@ def test_filling_leaves_the_rest_of_a_page_as_it_is(runs):
 
 
 def test_the_best_of_a_column_is_bold():
-    assert evidence_tables.best(["38.9", "10.2 (1 seed)", "45.3"], max) == ["38.9", "10.2 (1 seed)", "**45.3**"]
-    assert evidence_tables.best(["1.47", "1.12"], min) == ["1.47", "**1.12**"]
+    texts = pd.Series({"plain": "38.9", "gce": "10.2 (1 seed)", "all_four": "45.3"})
+    assert list(evidence_tables.with_bold(texts, "all_four")) == ["38.9", "10.2 (1 seed)", "**45.3**"]
+    texts = pd.Series({"plain": "1.12", "gce": "1.47", "all_four": "1.12"})
+    assert list(evidence_tables.with_bold(texts, "all_four")) == ["**1.12**", "1.47", "**1.12**"]
