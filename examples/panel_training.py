@@ -31,6 +31,25 @@ def optimizer_of(cell, steps):
     return optimizer
 
 
+def model_of(arm, network):
+    """The model that trains a network in an arm."""
+    if arm == "default":
+        return keras_collab.wrap(network)
+    if arm in ("strong", "strong_gce"):
+        return keras_collab.wrap(network, keras_collab.recipes.strong())
+    if arm[0].isdigit():
+        return keras_collab.wrap(network, terms_of(arm))
+    return network
+
+
+def loss_of(arm, y, classes):
+    """The loss of an arm, and the labels in the form that it takes."""
+    if arm in ("gce", "strong_gce"):
+        return keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7), y  # It takes integers (Keras 3.15).
+    smoothing = SMOOTHING if arm == "label_smoothing" else 0.0
+    return keras.losses.CategoricalCrossentropy(label_smoothing=smoothing), keras.utils.to_categorical(y, classes)
+
+
 def train(cell, arm, seed, options):
     """Trains one run; returns its line of results."""
     x, y, x_test, y_test = load(cell, seed, options.data, options.validation)
@@ -39,18 +58,8 @@ def train(cell, arm, seed, options):
     network = NETWORKS[cell.network](shape, classes)
     if cell.backbone:
         copy_backbone(backbone(cell, options.data), network)
-    model = augmented(cell, network)
-    if arm == "default":
-        model = keras_collab.wrap(model)
-    elif arm in ("strong", "strong_gce"):
-        model = keras_collab.wrap(model, keras_collab.recipes.strong())
-    elif arm[0].isdigit():
-        model = keras_collab.wrap(model, terms_of(arm))
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=SMOOTHING if arm == "label_smoothing" else 0.0)
-    labels = keras.utils.to_categorical(y, classes)
-    if arm in ("gce", "strong_gce"):
-        loss = keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7)
-        labels = y  # This loss takes integers (Keras 3.15).
+    model = model_of(arm, augmented(cell, network))
+    loss, labels = loss_of(arm, y, classes)
     epochs = cell.epochs // 2 if arm == "plain_half" else cell.epochs
     steps = epochs * -(-len(x) // cell.batch)
     data = batches(x, labels, cell.batch, seed, mix=cell.mix)
