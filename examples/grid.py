@@ -1,7 +1,6 @@
 """Grids: which runs there are, which of them a results file has, and which are left to do. Needs no Keras."""
 
 import itertools
-import math
 import statistics
 import tomllib
 
@@ -46,17 +45,21 @@ def read_grid(path):
 
 def _tables(grid, path):
     """The settings, some of them lists, of each [[runs]] table in each [[cells]] table."""
-    runs, cells = grid.pop("runs", [{}]), grid.pop("cells", [{}])
-    for name, tables in {"runs": runs, "cells": cells}.items():
-        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+    runs = grid.pop("runs", [{}])
+    cells = grid.pop("cells", [{}])
+    for name, tables in (("runs", runs), ("cells", cells)):
+        if not _is_list_of(tables, dict):
             raise ValueError(f"{path}: {name} must be tables, [[{name}]]. Received: {tables!r}.")
     tables, count = [], 0
     for cell, run in itertools.product(cells, runs):
         table = {**grid, **cell, **run}
-        lengths = [len(value) for value in table.values() if isinstance(value, list)]
-        if 0 in lengths:
+        size = 1
+        for value in table.values():
+            if isinstance(value, list):
+                size *= len(value)
+        if size == 0:
             raise ValueError(f"{path}: an empty list makes no run. Received: {table}.")
-        count += math.prod(lengths)
+        count += size
         tables.append(table)
     if count > MOST_RUNS:
         raise ValueError(f"{path} has {count:,} runs. Expected at most {MOST_RUNS:,}: make it several grids.")
@@ -65,12 +68,16 @@ def _tables(grid, path):
 
 def _products(table, shared_terms):
     """The settings of each run of a table. Shared terms are for the methods that have them."""
-    values = [value if isinstance(value, list) else [value] for value in table.values()]
-    for combination in itertools.product(*values):
-        settings = dict(zip(table, combination, strict=True))
+    lists = []
+    for value in table.values():
+        lists.append(value if isinstance(value, list) else [value])
+    for values in itertools.product(*lists):
+        settings = dict(zip(table, values, strict=True))
         if "terms" not in settings:
-            allowed = terms_of(settings.get("method", "plain"))
-            settings["terms"] = {name: shared_terms[name] for name in allowed if name in shared_terms}
+            settings["terms"] = {}
+            for name in terms_of(settings.get("method", "plain")):
+                if name in shared_terms:
+                    settings["terms"][name] = shared_terms[name]
         yield settings
 
 
@@ -107,10 +114,11 @@ def _is_history(history):
     """Whether a history has a list of numbers, or of None for NaN, in each column."""
     if not isinstance(history, dict):
         return False
-    for column in history.values():
-        if not isinstance(column, list) or not all(isinstance(value, int | float | None) for value in column):
-            return False
-    return True
+    return all(_is_list_of(column, int | float | None) for column in history.values())
+
+
+def _is_list_of(values, kind):
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def still_to_do(runs, results, path):
@@ -119,17 +127,21 @@ def still_to_do(runs, results, path):
     Raises:
         ValueError: if the file has a result of the same run with other settings.
     """
-    done = {settings.identity: settings for settings, _, _ in results}
+    done = {}
+    for settings, _, _ in results:
+        done[settings.identity] = settings
     for run in runs:
         other = done.get(run.identity, run)
         if other != run:
-            differing = []
-            for name, value in other:
-                if value != getattr(run, name):
-                    differing.append(f"{name}: {value!r}, now {getattr(run, name)!r}")
+            differences = []
+            for name, before in other:
+                now = getattr(run, name)
+                if before != now:
+                    differences.append(f"{name}: {before!r}, now {now!r}")
+            text = ", ".join(differences)
             raise ValueError(
-                f"{path} has a result of '{run.label}' with other settings ({', '.join(differing)}). Results that are "
-                "not comparable do not go into one file: give another one, --results FILE."
+                f"{path} has a result of '{run.label}' with other settings ({text}). Results that are not comparable "
+                "do not go into one file: give another one, --results FILE."
             )
     return [run for run in runs if run.identity not in done]
 
@@ -138,12 +150,22 @@ def standing(results):
     """A table of the validation accuracy at the last epoch, by which defaults are chosen; test images have no part."""
     scores = {}
     for settings, record, _ in results:
-        accuracies = record.get("history", {}).get("val_accuracy") or [None]
-        if accuracies[-1] is not None:
+        accuracies = record.get("history", {}).get("val_accuracy")
+        if accuracies and accuracies[-1] is not None:
             key = (settings.place, settings.method, settings.variant)
             scores.setdefault(key, []).append(100 * accuracies[-1])
+    if not scores:
+        return "No result yet."
+
+    def best_first(key):
+        setting, _, _ = key
+        return setting, -statistics.mean(scores[key])
+
     table = Table("setting", "method", "variant", "runs", "validation accuracy, %", box=box.SIMPLE)
-    for key, values in sorted(scores.items(), key=lambda item: (item[0][0], -statistics.mean(item[1]))):
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        table.add_row(*key, str(len(values)), f"{statistics.mean(values):.2f}{spread}")
-    return table if scores else "No result yet."
+    for key in sorted(scores, key=best_first):
+        values = scores[key]
+        accuracy = f"{statistics.mean(values):.2f}"
+        if len(values) > 1:
+            accuracy += f" ± {statistics.stdev(values):.2f}"
+        table.add_row(*key, str(len(values)), accuracy)
+    return table

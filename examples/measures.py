@@ -11,7 +11,8 @@ from keras_collab.terms.representation_similarity import representation_similari
 
 def smoothed(labels, probabilities):
     """Cross-entropy with label smoothing 0.1 (Szegedy et al., 2016, arXiv 1512.00567)."""
-    one_hot = ops.one_hot(ops.reshape(labels, (-1,)), probabilities.shape[-1])
+    labels = ops.reshape(labels, (-1,))
+    one_hot = ops.one_hot(labels, probabilities.shape[-1])
     return keras.losses.categorical_crossentropy(one_hot, probabilities, label_smoothing=0.1)
 
 
@@ -21,14 +22,17 @@ def test(network, split):
     confidence = probabilities.max(axis=-1)
     right = probabilities.argmax(axis=-1) == split.labels
     of_label = probabilities[np.arange(len(right)), split.labels]
+    log_likelihoods = np.log(np.maximum(of_label, 1e-12))
     bins = np.minimum((confidence * 15).astype(int), 14)
     gap = 0.0
     for number in range(15):
-        here = bins == number
-        gap += abs(np.sum(right[here]) - np.sum(confidence[here]))
+        in_bin = bins == number
+        accuracy_sum = np.sum(right[in_bin])
+        confidence_sum = np.sum(confidence[in_bin])
+        gap += abs(accuracy_sum - confidence_sum)
     return {
         "accuracy": float(np.mean(right)),
-        "nll": float(-np.mean(np.log(np.maximum(of_label, 1e-12)))),
+        "nll": float(-np.mean(log_likelihoods)),
         "ece": float(gap / len(right)),
     }
 
@@ -37,10 +41,12 @@ def redundancy(network, images):
     """By layer: mean squared correlation of channels at the stage ends, mean squared cosine of kernels."""
     reader = keras_collab.NetworkReader(network)
     taps = reader.taps("auto")
-    tensors = keras.Model(reader.graph.inputs, [tap.tensor for tap in taps])(images[:256], training=False)
+    outputs = [tap.tensor for tap in taps]
+    model = keras.Model(reader.graph.inputs, outputs)
+    maps = model(images[:256], training=False)
     channels = {}
-    for tap, tensor in zip(taps, tensors, strict=True):
-        channels[tap.path] = float(representation_similarity(tensor))
+    for tap, values in zip(taps, maps, strict=True):
+        channels[tap.path] = float(representation_similarity(values))
     kernels = {}
     for kernel in reader.kernels():
         kernels[kernel.path] = float(kernel_similarity(kernel.read()))
@@ -49,4 +55,9 @@ def redundancy(network, images):
 
 def before_and_after(before, after):
     """Two measurements by layer as lists."""
-    return {"layers": list(before), "before": list(before.values()), "after": [after[layer] for layer in before]}
+    lists = {"layers": [], "before": [], "after": []}
+    for layer, value in before.items():
+        lists["layers"].append(layer)
+        lists["before"].append(value)
+        lists["after"].append(after[layer])
+    return lists

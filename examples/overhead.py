@@ -22,32 +22,37 @@ import timeit
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
 
 import keras
 import numpy as np
+from overhead_tables import table
 from records import MACHINE, append, read, version_of, write
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-from rich.table import Table
 
 import keras_collab as kc
 from keras_collab.baselines import Exits, MultiHead, RDrop
 from keras_collab.models import resnet18, vgg16
 
-SMALL, LARGE = ({"weights": None, "input_shape": (size, size, 3), "classes": 10} for size in (32, 96))
+SMALL = {"weights": None, "input_shape": (32, 32, 3), "classes": 10}
+LARGE = {"weights": None, "input_shape": (96, 96, 3), "classes": 10}
 NETWORKS = {
     "resnet18": ("ResNet-18, 32×32", resnet18),
-    "resnet50": ("ResNet-50, 32×32", lambda: keras.applications.ResNet50(**SMALL)),
+    "resnet50": ("ResNet-50, 32×32", partial(keras.applications.ResNet50, **SMALL)),
     "vgg16_bn": ("VGG-16 with BatchNorm, 32×32", vgg16),
-    "vgg16": ("VGG16, 32×32", lambda: keras.applications.VGG16(**SMALL)),
-    "resnet50_96": ("ResNet-50, 96×96", lambda: keras.applications.ResNet50(**LARGE)),
+    "vgg16": ("VGG16, 32×32", partial(keras.applications.VGG16, **SMALL)),
+    "resnet50_96": ("ResNet-50, 96×96", partial(keras.applications.ResNet50, **LARGE)),
 }
-ALL_FOUR = [kc.OutputConsistency, kc.IntermediateConsistency, kc.RepresentationSimilarity, kc.KernelSimilarity]
-TERMS = {**{term().name: [term] for term in ALL_FOUR}, "all four": ALL_FOUR}
+TERMS = {
+    "output_consistency": [kc.OutputConsistency],
+    "intermediate_consistency": [kc.IntermediateConsistency],
+    "representation_similarity": [kc.RepresentationSimilarity],
+    "kernel_similarity": [kc.KernelSimilarity],
+    "all four": [kc.OutputConsistency, kc.IntermediateConsistency, kc.RepresentationSimilarity, kc.KernelSimilarity],
+}
 RIVALS = {
     "R-Drop": RDrop,
     "exits": Exits,
@@ -69,8 +74,11 @@ Task = namedtuple("Task", "measure backend network batch rows")  # What one proc
 
 
 def variants(task):
+    """The kinds of model that a task has a measurement of."""
+    if task.measure == "build":
+        return ["build and wrap"]
     others = COMPARISONS[task.rows].variants
-    return {"counts": ["plain", *others], "time": others, "build": ["build and wrap"]}[task.measure]
+    return ["plain", *others] if task.measure == "counts" else others
 
 
 def new_terms(variant):
@@ -80,18 +88,22 @@ def new_terms(variant):
 
 def make(variant, build):
     """A new model of the kind, compiled like all others."""
-    # R-Drop's two passes differ by dropout.
-    model = network = build(dropout=0.3) if variant == "R-Drop" else build()
+    network = build(dropout=0.3) if variant == "R-Drop" else build()  # R-Drop's two passes differ by dropout.
     if variant in TERMS:
         model = kc.wrap(network, new_terms(variant))
     elif variant in RIVALS:
         model = RIVALS[variant](network)
     elif variant == "unwrapped":
         model = kc.wrap(network).unwrap()
-    elif variant == "Keras' Distiller":  # The last map is the feature; a twin teaches, since a teacher gets frozen.
-        layer = next(layer.name for layer in reversed(network.layers) if len(layer.output.shape) == 4)
-        feature = keras.distillation.FeatureDistillation("mse", teacher_layer_name=layer, student_layer_name=layer)
-        model = keras.distillation.Distiller(build(), network, feature)
+    elif variant == "Keras' Distiller":  # The last map is the feature.
+        for layer in network.layers:
+            if len(layer.output.shape) == 4:
+                last = layer.name
+        feature = keras.distillation.FeatureDistillation("mse", teacher_layer_name=last, student_layer_name=last)
+        teacher = build()  # A twin of the network, since a teacher gets frozen.
+        model = keras.distillation.Distiller(teacher, network, feature)
+    else:
+        model = network
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy")
     return model
 
@@ -101,141 +113,163 @@ def counts(model, x, y):
     import jax  # Here, since the other backends do without.
 
     model._symbolic_build(data_batch=(x, y, None))  # As `fit` does first: optimizer and metrics get their variables.
-    groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
-    state = tuple([v.value for v in group] for group in (*groups, model.metrics_variables))
-    step = jax.jit(model.train_step, donate_argnums=0).lower(state, (x, y)).compile()
+    weights = (model.trainable_variables, model.non_trainable_variables)
+    state = []
+    for variables in (*weights, model.optimizer.variables, model.metrics_variables):
+        state.append([variable.value for variable in variables])
+    step = jax.jit(model.train_step, donate_argnums=0)
+    program = step.lower(tuple(state), (x, y)).compile()
+    parameters = 0
+    for weight in model.trainable_weights:
+        parameters += math.prod(weight.shape)
     return {
-        "operations": step.cost_analysis()["flops"],
-        "memory": step.memory_analysis().temp_size_in_bytes,
-        "parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "operations": program.cost_analysis()["flops"],
+        "memory": program.memory_analysis().temp_size_in_bytes,
+        "parameters": parameters,
     }
 
 
 def step_times(plain, other, x, y, pairs, limit=40.0):
     """Seconds of steps in turn, both models warm; once `limit` seconds have passed no more than five pairs."""
-    models = (plain, other)
-    for model in models * 3:
-        model.train_on_batch(x, y)
-    started, seconds = timeit.default_timer(), []
-    while len(seconds) < min(5, pairs) or (len(seconds) < pairs and timeit.default_timer() - started < limit):
-        first = len(seconds) % 2  # A, B, B, A: what drifts hits both alike.
-        pair = {i: timeit.timeit(partial(models[i].train_on_batch, x, y), number=1) for i in (first, 1 - first)}
-        seconds.append([pair[0], pair[1]])
+    for _ in range(3):
+        plain.train_on_batch(x, y)
+        other.train_on_batch(x, y)
+    start, seconds = timeit.default_timer(), []
+    while len(seconds) < pairs:
+        if len(seconds) >= 5 and timeit.default_timer() - start >= limit:
+            break
+        order = [plain, other]
+        if len(seconds) % 2 == 1:
+            order.reverse()  # A, B, B, A: what drifts hits both alike.
+        times = {}
+        for model in order:
+            times[model] = timeit.timeit(partial(model.train_on_batch, x, y), number=1)
+        seconds.append([times[plain], times[other]])
     return {"seconds": seconds, "jit_compile": other.jit_compile}
 
 
 def measure(task, path, pairs):
     """Makes the measurements of a task that are missing, and appends each as soon as there is one."""
-    build = NETWORKS[task.network][1]
+    _, build = NETWORKS[task.network]
     plain = make("plain", build)
-    x = np.random.default_rng(0).normal(size=(task.batch, *plain.input_shape[1:])).astype("float32")
+    shape = (task.batch, *plain.input_shape[1:])
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
     y = np.arange(task.batch) % plain.output_shape[-1]
-    for variant in (v for v in variants(task) if (task, v) not in finished([task], path, pairs)):
+    name = " ".join(map(str, task))
+    done = finished([task], path, pairs)
+    for variant in variants(task):
+        if (task, variant) in done:
+            continue
         keras.backend.clear_session()
         gc.collect()  # The model before this one.
         if task.measure == "build":
-            actions = {"build": build, "wrap": partial(kc.wrap, plain)}
-            found = {name: median(timeit.repeat(action, number=1, repeat=3)) for name, action in actions.items()}
+            build_times = timeit.repeat(build, number=1, repeat=3)
+            wrap_times = timeit.repeat(partial(kc.wrap, plain), number=1, repeat=3)
+            numbers = {"build": median(build_times), "wrap": median(wrap_times)}
         elif task.measure == "counts":
-            found = counts(make(variant, build), x, y)
+            numbers = counts(make(variant, build), x, y)
         else:
-            found = step_times(plain, make(variant, build), x, y, pairs)
-        append(path, {**key(task, variant, pairs), **found})
-        print(f"{' '.join(map(str, task))}, {variant}: {json.dumps(found)}", flush=True)
+            numbers = step_times(plain, make(variant, build), x, y, pairs)
+        append(path, {**key(task, variant, pairs), **numbers})
+        print(f"{name}, {variant}: {json.dumps(numbers)}", flush=True)
 
 
 def key(task, variant, pairs):
     """All that the outcome depends on."""
+    backend = task.backend
+    versions = {"keras_collab": kc.__version__, "keras": version_of("keras"), backend: version_of(backend)}
     return {
-        **{name: value for name, value in task._asdict().items() if name != "rows"},
+        "measure": task.measure,
+        "backend": backend,
+        "network": task.network,
+        "batch": task.batch,
         "variant": variant,
         "terms": [term.get_config() for term in new_terms(variant)],
         "pairs": pairs if task.measure == "time" else None,
-        "versions": {"keras_collab": kc.__version__, **{name: version_of(name) for name in ("keras", task.backend)}},
+        "versions": versions,
         "machine": MACHINE,
     }
 
 
 def finished(tasks, path, pairs):
     """{(task, variant): record} of the measurements in the file that are of these settings, versions and machine."""
-    records = [record for _, record in read(path)[0]]
-    wanted = {(task, variant): key(task, variant, pairs) for task in tasks for variant in variants(task)}
-    return {which: record for which, key in wanted.items() for record in records if key.items() <= record.items()}
-
-
-def ratio(run):
-    """The median of the ratios of the steps' seconds, and their quartiles."""
-    ratios = [b / a for a, b in run["seconds"]]
-    low, middle, high = quantiles(ratios) if len(ratios) > 1 else ratios * 3
-    return f"{middle:.2f}× ({low:.2f}–{high:.2f})"
-
-
-def table(done, network, batch, options):
-    """A row for each kind of model: the plain network's own numbers, then the others' as multiples of them."""
-    columns = [
-        "XLA operations",
-        "XLA temporary memory",
-        "trainable parameters",
-        *(f"step, {b}" for b in options.backends),
-    ]
-    rows, others = [], COMPARISONS[options.rows].variants
-    count = Task("counts", "jax", network, batch, options.rows)
-    timings = [Task("time", backend, network, batch, options.rows) for backend in options.backends]
-    plain, cells = done.get((count, "plain")), [""] * 3
-    if plain:
-        cells = [f"{plain['operations'] / 1e9:.1f} GFLOP", f"{plain['memory'] / 2**20:.0f} MiB"]
-        cells.append(f"{plain['parameters']:,}" if "parameters" in plain else "")
-    for task in timings:
-        seconds = [s for variant in others if (task, variant) in done for s, _ in done[task, variant]["seconds"]]
-        cells.append(f"{median(seconds):.3g} s" if seconds else "")
-    rows.append(["plain", *cells])
-    for variant in others:
-        counted, cells = done.get((count, variant)) if plain else None, [""] * 3
-        if counted:
-            cells = [f"{counted[column] / plain[column]:.4f}×" for column in ("operations", "memory")]
-            cells.append(f"+{counted['parameters'] - plain['parameters']:,}" if "parameters" in counted else "")
-        timed = [done.get((task, variant)) for task in timings]
-        rows.append([variant.replace("_", " "), *cells, *(ratio(run) if run else "" for run in timed)])
-    shown = [index for index, column in enumerate(zip(*rows, strict=True)) if any(column)]
-    result = Table(*(["", *columns][index] for index in shown), box=box.MARKDOWN)
-    for row in rows:
-        result.add_row(*(row[index] for index in shown))
-    return result
+    records, _ = read(path)
+    done = {}
+    for task in tasks:
+        for variant in variants(task):
+            settings = key(task, variant, pairs)
+            for _, record in records:
+                if settings.items() <= record.items():
+                    done[task, variant] = record
+    return done
 
 
 def report(tasks, options):
     """Prints the tables in Markdown, and writes them beside the results."""
     done = finished(tasks, options.results, options.pairs)
-    done or sys.exit(f"{options.results} has no measurement of these settings, versions and this machine.")
+    if not done:
+        sys.exit(f"{options.results} has no measurement of these settings, versions and this machine.")
+    runs = list(done.values())
+    others = COMPARISONS[options.rows].variants
     console = Console(record=True, width=150)
     for batch, network in itertools.product(options.batches, options.networks):
-        if any((network, batch) == (task.network, task.batch) for task, _ in done):
-            console.print(f"### {NETWORKS[network][0]}, batch {batch}\n", table(done, network, batch, options))
-    for run in (run for run in done.values() if run["measure"] == "build"):
-        console.print(f"ResNet-50 on {run['backend']}: {run['build']:.2f} s to build, {run['wrap']:.2f} s to wrap.\n")
-    versions = {name: number for run in done.values() for name, number in run["versions"].items()}
-    console.print(", ".join(f"{name} {number}" for name, number in versions.items()), f"on {MACHINE}.")
-    text = "".join(f"{line.strip()}\n" for line in console.export_text().splitlines())
-    write(options.results.with_suffix(".md"), text)
+        title, _ = NETWORKS[network]
+        own = [run for run in runs if run["batch"] == batch and run["network"] == network]
+        if own:
+            console.print(f"### {title}, batch {batch}\n", table(own, others, options.backends))
+    versions = {}
+    for run in runs:
+        versions.update(run["versions"])
+        if run["measure"] == "build":
+            build, wrap = run["build"], run["wrap"]
+            console.print(f"ResNet-50 on {run['backend']}: {build:.2f} s to build, {wrap:.2f} s to wrap.\n")
+    packages = ", ".join(f"{name} {number}" for name, number in versions.items())
+    console.print(packages, f"on {MACHINE}.")
+    lines = [line.strip() for line in console.export_text().splitlines()]
+    write(options.results.with_suffix(".md"), "\n".join(lines) + "\n")
+
+
+def all_tasks(options):
+    """The tasks of all tables, and of the line on building and wrapping below them."""
+    cases = list(itertools.product(options.batches, options.networks))
+    tasks, rows = [], options.rows
+    if "jax" in options.backends:
+        for batch, network in cases:
+            tasks.append(Task("counts", "jax", network, batch, rows))
+    if rows == "terms":
+        for backend in options.backends:
+            tasks.append(Task("build", backend, "resnet50", 1, rows))
+    for batch, network in cases:
+        for backend in options.backends:
+            tasks.append(Task("time", backend, network, batch, rows))
+    return tasks
 
 
 def run_all(tasks, options):
-    """Runs this program once for each task of which something is missing; returns the tasks that failed."""
-    failed, done = [], finished(tasks, options.results, options.pairs)
-    todo = [task for task in tasks for variant in variants(task) if (task, variant) not in done]
+    """Runs this program once for each task of which something is missing; returns the names of those that failed."""
+    done = finished(tasks, options.results, options.pairs)
+    todo = {}  # How many measurements of a task are missing.
+    for task in tasks:
+        kind = "counts" if task.measure == "counts" else "time"
+        missing = [variant for variant in variants(task) if (task, variant) not in done]
+        if missing and options.only in (None, kind):
+            todo[task] = len(missing)
+    failures = []
     with Progress("{task.description}", BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
-        bar = progress.add_task("", total=len(todo))
-        for task in dict.fromkeys(todo):
-            progress.update(bar, description=" ".join(map(str, task)))
-            settings = ["--measure", json.dumps(task), "--results", options.results, "--pairs", str(options.pairs)]
-            command, backend = [sys.executable, __file__, *settings], {"KERAS_BACKEND": task.backend}
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | backend) as process:
+        bar = progress.add_task("", total=sum(todo.values()))
+        for task in todo:
+            name = " ".join(map(str, task))
+            progress.update(bar, description=name)
+            settings = ["--results", options.results, "--pairs", str(options.pairs)]
+            command = [sys.executable, __file__, "--measure", json.dumps(task), *settings]
+            environment = {**os.environ, "KERAS_BACKEND": task.backend}
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
                 for line in process.stdout:
                     progress.console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
                     progress.advance(bar)
             if process.returncode:
-                failed.append(" ".join(map(str, task)))
-    return failed
+                failures.append(name)
+    return failures
 
 
 def main():
@@ -252,17 +286,14 @@ def main():
     options = parser.parse_args()
     if options.measure:
         return measure(Task(*options.measure), options.results, options.pairs)
-    rows, chosen = options.rows, COMPARISONS[options.rows]
-    options.networks, options.batches = options.networks or chosen.networks, options.batches or chosen.batches
-    options.results = options.results or Path("runs") / f"{chosen.file}.jsonl"
-    cases = list(itertools.product(options.batches, options.networks))
-    tasks = [Task("counts", "jax", network, batch, rows) for batch, network in cases if "jax" in options.backends]
-    tasks += [Task("build", backend, "resnet50", 1, rows) for backend in options.backends if rows == "terms"]
-    tasks += [Task("time", backend, network, batch, rows) for batch, network in cases for backend in options.backends]
-    wanted = [t for t in tasks if options.only in (None, "counts" if t.measure == "counts" else "time")]
-    failed = [] if options.report else run_all(wanted, options)
+    comparison = COMPARISONS[options.rows]
+    options.networks = options.networks or comparison.networks
+    options.batches = options.batches or comparison.batches
+    options.results = options.results or Path("runs") / f"{comparison.file}.jsonl"
+    tasks = all_tasks(options)
+    failures = [] if options.report else run_all(tasks, options)
     report(tasks, options)
-    sys.exit(f"Failed: {', '.join(failed)}." if failed else 0)
+    sys.exit(f"Failed: {', '.join(failures)}." if failures else 0)
 
 
 if __name__ == "__main__":

@@ -34,10 +34,14 @@ def build_network():
     for filters, strides in ((16, 1), (32, 2), (64, 2)):
         shortcut = layers.Conv2D(filters, 1, strides=strides)(x)
         x = layers.Conv2D(filters, 3, strides=strides, padding="same")(x)
-        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+        x = layers.BatchNormalization(momentum=0.9)(x)
+        x = layers.ReLU()(x)
         x = layers.Conv2D(filters, 3, padding="same")(x)
-        x = layers.ReLU()(layers.Add()([layers.BatchNormalization(momentum=0.9)(x), shortcut]))
-    outputs = layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+        x = layers.BatchNormalization(momentum=0.9)(x)
+        x = layers.Add()([x, shortcut])
+        x = layers.ReLU()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(10, activation="softmax")(x)
     return keras.Model(inputs, outputs, name="residual_network")
 
 
@@ -47,13 +51,22 @@ def compile(model):
 
 def main(epochs=EPOCHS):
     train, validation, test = digits()
-    settings = {"compile": compile, "epochs": epochs, "batch_size": BATCH_SIZE, "directory": OUTPUT / "runs"}
-    comparison = keras_collab.compare(build_network, train, validation, **settings)
+    comparison = keras_collab.compare(
+        build_network,
+        train,
+        validation,
+        compile=compile,
+        epochs=epochs,
+        batch_size=BATCH_SIZE,
+        directory=OUTPUT / "runs",
+    )
     print(comparison)
     comparison.figure().savefig(OUTPUT / "quickstart.png")
     network = comparison.best()
     network.save(OUTPUT / "network.keras")  # The plain network: it loads where keras_collab is not installed.
-    accuracy = (network.predict(test[0], verbose=0).argmax(axis=-1) == test[1]).mean()
+    images, labels = test
+    predictions = network.predict(images, verbose=0).argmax(axis=-1)
+    accuracy = (predictions == labels).mean()
     print(f"The best network, on test images that chose nothing: {accuracy:.1%} accuracy.")
 
 

@@ -25,13 +25,17 @@ class Recorder(keras.callbacks.Callback):
 
     def __init__(self, folder, network, steps):
         super().__init__()
-        self.path, self.network, self.steps = folder / "checkpoint.npz", network, steps
+        self.path = folder / "checkpoint.npz"
+        self.network, self.steps = network, steps
         self.epochs, self.best_weights = [], []
 
     @property
     def best(self):
         """The number, from 1, of the first of the best epochs among those with validation."""
-        return 1 + int(np.argmax([epoch.get("val_accuracy", -1) for epoch in self.epochs]))
+        accuracies = []
+        for values in self.epochs:
+            accuracies.append(values.get("val_accuracy", -1))
+        return 1 + int(np.argmax(accuracies))
 
     def columns(self):
         """The values of all epochs by name; those of validation only for the epochs that have them."""
@@ -46,21 +50,23 @@ class Recorder(keras.callbacks.Callback):
         self.model.optimizer.build(self.model.trainable_variables)
         if not self.path.exists():
             return 0
-        with np.load(self.path) as kept:
+        with np.load(self.path) as arrays:
             for index, variable in enumerate(self._variables()):
-                variable.assign(kept[f"variable{index}"])
-            self.best_weights = [kept[f"best{index}"] for index in range(len(self.network.weights))]
-            self.epochs = json.loads(str(kept["epochs"]))
+                variable.assign(arrays[f"variable{index}"])
+            self.best_weights = []
+            for index in range(len(self.network.weights)):
+                self.best_weights.append(arrays[f"best{index}"])
+            self.epochs = json.loads(str(arrays["epochs"]))
         return len(self.epochs)
 
     def check_room(self):
         """Raises OSError if the disk has no room for two files of what is kept."""
-        needed = sum(array.nbytes for array in self.network.get_weights())
-        for variable in self._variables():
-            needed += ops.convert_to_numpy(variable).nbytes
+        size = 0
+        for variable in [*self.network.weights, *self._variables()]:
+            size += ops.convert_to_numpy(variable).nbytes
         free = shutil.disk_usage(self.path.parent).free
-        if free < 2 * needed:
-            sizes = f"No space left: {free / 1e6:.0f} MB are free, {2 * needed / 1e6:.0f} MB are needed"
+        if free < 2 * size:
+            sizes = f"No space left: {free / 1e6:.0f} MB are free, {2 * size / 1e6:.0f} MB are needed"
             raise OSError(errno.ENOSPC, sizes, str(self.path.parent))
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -70,7 +76,9 @@ class Recorder(keras.callbacks.Callback):
         self.ended = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        values = {name: float(value) for name, value in logs.items()}
+        values = {}
+        for name, value in logs.items():
+            values[name] = float(value)
         if "val_accuracy" in values:
             values["val_epoch"] = epoch + 1
         values["seconds_per_step"] = (self.ended - self.started) / self.steps
@@ -84,12 +92,13 @@ class Recorder(keras.callbacks.Callback):
         return [*self.model.variables, *self.model.optimizer.variables]
 
     def _keep(self):
-        kept = {"epochs": np.array(json.dumps(self.epochs))}
+        arrays = {"epochs": np.array(json.dumps(self.epochs))}
         for index, variable in enumerate(self._variables()):
-            kept[f"variable{index}"] = ops.convert_to_numpy(variable)
+            arrays[f"variable{index}"] = ops.convert_to_numpy(variable)
         for index, array in enumerate(self.best_weights):
-            kept[f"best{index}"] = array
+            arrays[f"best{index}"] = array
         file = io.BytesIO()
-        np.savez(file, **kept)
+        np.savez(file, **arrays)
         write(self.path, file.getvalue())
-        write(self.path.with_name("epoch"), str(len(self.epochs)))  # For the bar that shows how far the run is.
+        # For the bar that shows how far the run is.
+        write(self.path.with_name("epoch"), str(len(self.epochs)))

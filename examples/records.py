@@ -21,8 +21,10 @@ def read(path):
         that a full disk cut off, or one that is no JSON object. A file that does not exist has neither.
     """
     records, messages = [], []
+    if not path.exists():
+        return records, messages
     # A byte order mark, as some editors write it, is no part of the first line.
-    text = path.read_text(encoding="utf-8-sig", errors="replace") if path.exists() else ""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -41,9 +43,12 @@ def read(path):
 def append(path, record):
     """Appends one line by one write, so that neither a kill nor another process can mix two lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cut_off = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+    line = json.dumps(finite(record), allow_nan=False).encode() + b"\n"
+    if path.exists():
+        last = path.read_bytes()[-1:]
+        if last not in (b"", b"\n"):  # The line before was cut off.
+            line = b"\n" + line
     with path.open("ab", buffering=0) as file:
-        line = b"\n" * cut_off + json.dumps(finite(record), allow_nan=False).encode() + b"\n"
         if file.write(line) < len(line):
             raise OSError(f"{path} took a part of a line only: the disk is full. The part is skipped when it is read.")
 
@@ -53,7 +58,7 @@ def finite(value):
     if isinstance(value, dict):
         return {name: finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
+        return list(map(finite, value))
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -61,9 +66,11 @@ def finite(value):
 
 def write(path, content):
     """Writes a text, or bytes, as a whole file: after a kill there is the old file or the new one."""
+    if isinstance(content, str):
+        content = content.encode()
     part = path.with_name(f"{path.name}.part")
     with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())  # Else a power cut could leave the new name with nothing in it.
     part.replace(path)

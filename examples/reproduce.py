@@ -41,10 +41,13 @@ def parse_arguments():
 
 
 def find_grid(name):
-    path = Path(name) if Path(name).suffix else HERE / "grids" / f"{name}.toml"
+    folder = HERE / "grids"
+    path = Path(name)
+    if not path.suffix:
+        path = folder / f"{name}.toml"
     if not path.exists():
-        known = ", ".join(sorted(p.stem for p in (HERE / "grids").glob("*.toml")))
-        sys.exit(f"There is no grid {path}. Grids: {known}; or give a TOML file of your own.")
+        names = sorted(grid.stem for grid in folder.glob("*.toml"))
+        sys.exit(f"There is no grid {path}. Grids: {', '.join(names)}; or give a TOML file of your own.")
     return path
 
 
@@ -53,12 +56,17 @@ def plan(runs, path):
     results, messages = read_results(path)
     for message in messages:
         print(message, file=sys.stderr)
-    left = still_to_do(runs, results, path)
-    todo = [run for run in left if not run.retired]
-    if len(todo) < len(left):
-        forms = ", ".join(sorted({run.retired for run in left if run.retired}))
-        print(f"{len(left) - len(todo)} runs are left out: their forms of terms were removed ({forms}).")
-    print(f"{len(runs)} runs, {len(runs) - len(left)} of them in {path}, {len(todo)} to do.", flush=True)
+    rest = still_to_do(runs, results, path)
+    todo, forms = [], set()
+    for run in rest:
+        if run.retired:
+            forms.add(run.retired)
+        else:
+            todo.append(run)
+    if forms:
+        names = ", ".join(sorted(forms))
+        print(f"{len(rest) - len(todo)} runs are left out: their forms of terms were removed ({names}).")
+    print(f"{len(runs)} runs, {len(runs) - len(rest)} of them in {path}, {len(todo)} to do.", flush=True)
     return sorted(todo, key=lambda run: run.seed)
 
 
@@ -92,7 +100,7 @@ def main():
                 print(run.label)
             return console.print(standing(read_results(options.results)[0]))
         with interruptible():
-            failed = train_grid(runs, options)
+            failures = train_grid(runs, options)
     except ValueError as error:
         sys.exit(str(error))
     except OSError as error:
@@ -101,8 +109,9 @@ def main():
         print(f"Stopped by {stop}. {AGAIN}", file=sys.stderr)
         sys.exit(stop.status)
     console.print(standing(read_results(options.results)[0]))
-    if failed:
-        sys.exit(f"No result: {', '.join(run.label for run in failed)}.")
+    if failures:
+        labels = ", ".join(run.label for run in failures)
+        sys.exit(f"No result: {labels}.")
 
 
 if __name__ == "__main__":

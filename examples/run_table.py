@@ -18,7 +18,10 @@ RECORD = {  # All that a line must have.
     "redundancy.kernels.": "layers before after",
     "": "backend machine best_epoch seconds_per_step peak_memory parameters added_parameters",
 }
-FIELDS = [before + name for before, names in RECORD.items() for name in names.split()]
+FIELDS = []
+for place, names in RECORD.items():
+    for name in names.split():
+        FIELDS.append(place + name)
 MAY_BE_NULL = ["memorization", "redundancy", "peak_memory", "settings.train_size", "settings.width"]
 # Of a run that diverged: NaN is null in a line.
 MAY_BE_NULL += ["test.last.nll", "test.last.ece", "test.best.nll", "test.best.ece"]
@@ -29,21 +32,17 @@ OWN = ("method", "seed", "terms", "balance", "variant", "epochs_factor", "valida
 TITLE = ("dataset", "train_size", "network", "noise_rate", "noise")
 
 
-def missing(record):
-    """The fields that a record does not have."""
-    names = []
-    for name in FIELDS:
-        value, place = record, ""
-        for part in name.split("."):
-            if not isinstance(value, dict) or part not in value:
-                names.append(name)
-                break
-            value, place = value[part], f"{place}.{part}"
-            if value is None:
-                if place[1:] not in MAY_BE_NULL:
-                    names.append(name)
-                break
-    return names
+def has(record, field):
+    """Whether a record has a field, or null where that may be."""
+    value, path = record, []
+    for part in field.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+        path.append(part)
+        if value is None:
+            return ".".join(path) in MAY_BE_NULL
+    return True
 
 
 def read(paths):
@@ -57,13 +56,15 @@ def read(paths):
     """
     records, messages, lines = [], [], {}
     for path in paths:
-        results, skipped = read_results(path)
-        messages += skipped
+        results, notes = read_results(path)
+        messages += notes
         for settings, record, number in results:
-            source, names = f"{path}:{number}", missing(record)
-            key = json.dumps({**settings.model_dump(), "backend": record.get("backend")}, sort_keys=True)
-            if names:
-                messages.append(f"{source} is no whole record of a run and was skipped: it misses {', '.join(names)}.")
+            source = f"{path}:{number}"
+            gaps = [field for field in FIELDS if not has(record, field)]
+            identity = {**settings.model_dump(), "backend": record.get("backend")}
+            key = json.dumps(identity, sort_keys=True)
+            if gaps:
+                messages.append(f"{source} is no whole record of a run and was skipped: it misses {', '.join(gaps)}.")
             elif lines.setdefault(key, source) != source:
                 messages.append(f"{source} was skipped: '{settings.label}' is in {lines[key]} already.")
             else:
@@ -75,45 +76,59 @@ def read(paths):
 
 
 def _grouped(runs, records):
-    runs = runs.reindex(columns=dict.fromkeys([*FIELDS, *runs]))
-    runs = runs.astype({"peak_memory": float, "test.last.nll": float, "test.best.nll": float})
+    columns = dict.fromkeys([*FIELDS, *runs])
+    runs = runs.reindex(columns=columns)
+    for name in ("peak_memory", "test.last.nll", "test.best.nll"):
+        runs[name] = runs[name].astype(float)
     runs[PERCENT] = 100 * runs[PERCENT].astype(float)
-    runs["history.val_accuracy"] = [[100 * value for value in record["history"]["val_accuracy"]] for record in records]
-    epochs, methods = [], []
+    accuracies, epochs, methods, terms = [], [], [], []
     for record in records:
         history, settings = record["history"], record["settings"]
-        epochs.append(history.get("val_epoch") or list(range(1, len(history["val_loss"]) + 1)))
-        variant = f" ({settings['variant']})" if settings["variant"] else ""
-        methods.append(settings["method"] + variant)
-    runs["epochs"], runs["method"], runs["seed"] = epochs, methods, runs["settings.seed"]
-    runs["terms"] = [json.dumps(record["settings"]["terms"]) for record in records]
+        accuracies.append([100 * value for value in history["val_accuracy"]])
+        every_epoch = list(range(1, len(history["val_loss"]) + 1))
+        epochs.append(history.get("val_epoch") or every_epoch)
+        method = settings["method"]
+        if settings["variant"]:
+            method += f" ({settings['variant']})"
+        methods.append(method)
+        terms.append(json.dumps(settings["terms"]))
+    runs["history.val_accuracy"] = accuracies
+    runs["epochs"] = epochs
+    runs["method"] = methods
+    runs["seed"] = runs["settings.seed"]
+    runs["terms"] = terms
     names = shared(runs)
     runs[names] = runs[names].convert_dtypes()  # A setting that is null in some runs stays a whole number in others.
     order = list(dict.fromkeys([*METHODS, *methods]))
     runs["place"] = runs["method"].map(order.index)
     groups = runs.groupby([*names, "place"], dropna=False, sort=True).ngroup()
-    runs = runs.iloc[groups.argsort(kind="stable")].copy()
+    positions = groups.argsort(kind="stable")
+    runs = runs.iloc[positions].copy()
     runs["title"], runs["series"] = _titles(runs, names)
     return runs
 
 
 def shared(runs):
     """The settings that runs to be compared have in common, those of the title first."""
-    first = [f"settings.{name}" for name in TITLE]
-    own = tuple(f"settings.{name}" for name in OWN)
-    names = [name for name in runs if name.startswith("settings.") and not name.startswith(own)]
-    return [*first, *(name for name in names if name not in first), "backend"]
+    names = [f"settings.{name}" for name in TITLE]
+    for name in runs:
+        setting = name.removeprefix("settings.")
+        if setting != name and name not in names and not setting.startswith(OWN):
+            names.append(name)
+    return [*names, "backend"]
 
 
 def _titles(runs, names):
-    sizes = runs["settings.train_size"].map("{:,} images".format, na_action="ignore").fillna("all images")
+    sizes = runs["settings.train_size"].map("{:,} images".format, na_action="ignore")
+    sizes = sizes.fillna("all images")
     series = runs["settings.dataset"] + ", " + sizes + ", " + runs["settings.network"]
     for name in names[len(TITLE) :]:
         if runs[name].nunique(dropna=False) > 1:
             series += f", {words(name.removeprefix('settings.'))} " + texts(runs[name])
     rates = (100 * runs["settings.noise_rate"]).map("{:g}% ".format)
     noises = rates + runs["settings.noise"].map(words) + " noise"
-    return series + ", " + noises.where(runs["settings.noise"] != "none", "no noise"), series
+    noises = noises.where(runs["settings.noise"] != "none", "no noise")
+    return series + ", " + noises, series
 
 
 def texts(values):

@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as
 import keras
 from filelock import FileLock, Timeout
 from measures import before_and_after, redundancy, smoothed, test
-from methods import TERMS
+from methods import TERMS, terms_of
 from recorder import Recorder
 from records import MACHINE, NO_STORAGE, STORAGE_ERRORS, finite, version_of, write
 from settings import Settings
@@ -59,16 +59,21 @@ def load_data(settings, data=None, skip_unreadable=False):
 
 def new_network(dataset, name, width=None, *, dropout=0.0, augment=True):
     """A network of keras_collab.models behind the layers that the data set asks for; None for its own width."""
-    size = {} if width is None else {"width": width}
-    inner = getattr(models, name)(dataset.input_shape, len(dataset.classes), dropout=dropout, **size)
-    before = [keras.Input(dataset.input_shape), *dataset.preprocessing(augment=augment)]
-    return keras.Sequential([*before, inner], name=f"{name}_classifier")
+    arguments = {"dropout": dropout}
+    if width is not None:
+        arguments["width"] = width
+    build_inner = getattr(models, name)
+    inner = build_inner(dataset.input_shape, len(dataset.classes), **arguments)
+    inputs = keras.Input(dataset.input_shape)
+    layers = [inputs, *dataset.preprocessing(augment=augment), inner]
+    return keras.Sequential(layers, name=f"{name}_classifier")
 
 
 def new_optimizer(learning_rate, weight_decay, steps):
     """SGD with Nesterov momentum; the learning rate warms up for a fifth of the steps, then falls as a cosine to 0."""
+    warmup = steps // 5
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, steps - steps // 5, warmup_target=learning_rate, warmup_steps=max(1, steps // 5)
+        0.0, steps - warmup, warmup_target=learning_rate, warmup_steps=max(1, warmup)
     )
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -93,12 +98,14 @@ def build(settings, dataset, steps):
     if method == "r_drop" and not dropout:
         dropout = 0.3
     network = new_network(dataset, settings.network, settings.width, dropout=dropout, augment=settings.augment)
-    names = {"all_four": TERMS, "terms": tuple(settings.terms)}.get(method, (method,))
+    names = settings.terms if method == "terms" else terms_of(method)
     terms = [new_term(name, settings, steps) for name in TERMS if name in names]
     if terms:
         return network, keras_collab.wrap(network, terms)
-    if method.startswith("song_chai"):
-        return network, baselines.MultiHead(network, splits=2 if method == "song_chai_4" else 1)
+    if method == "song_chai_2":
+        return network, baselines.MultiHead(network, splits=1)
+    if method == "song_chai_4":
+        return network, baselines.MultiHead(network, splits=2)
     if method == "r_drop":
         return network, baselines.RDrop(network)
     if method in ("exits", "byot"):
@@ -118,7 +125,8 @@ def train(settings, job, folder):
     nll = keras.metrics.SparseCategoricalCrossentropy(name="nll")
     losses = {"label_smoothing": smoothed, "gce": keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7)}
     loss = losses.get(settings.loss or settings.method, "sparse_categorical_crossentropy")
-    model.compile(optimizer, loss, metrics=["accuracy", nll], jit_compile=JIT[job["jit"]])
+    jit = JIT[job["jit"]]
+    model.compile(optimizer, loss, metrics=["accuracy", nll], jit_compile=jit)
     before = redundancy(network, dataset.validation.images)
 
     recorder = Recorder(folder, network, steps)
@@ -128,11 +136,12 @@ def train(settings, job, folder):
     if not done and settings.balance:
         data = (dataset.train.images, dataset.train.labels)
         keras_collab.balance(model, data, share=settings.balance, batch_size=settings.batch_size, verbose=False)
+    order = settings.seed + 1000 * done  # A resumed run sees other orders than in its first epochs.
+    validation_epochs = range(settings.all_epochs, 0, -settings.validate_every)
     model.fit(
-        # A resumed run sees other orders than in its first epochs.
-        dataset.batches("train", settings.batch_size, seed=settings.seed + 1000 * done),
+        dataset.batches("train", settings.batch_size, seed=order),
         validation_data=dataset.batches("validation", 500, shuffle=False),
-        validation_freq=list(range(settings.all_epochs, 0, -settings.validate_every)),
+        validation_freq=list(validation_epochs),
         initial_epoch=done,
         epochs=settings.all_epochs,
         callbacks=[recorder],
@@ -142,16 +151,23 @@ def train(settings, job, folder):
     history = recorder.columns()
     seconds = history.pop("seconds_per_step")
     history["val_loss"] = history.pop("val_nll")  # Of all methods the same, also of label smoothing.
-    tested = {"last": test(network, dataset.test)}
+    last = test(network, dataset.test)
     memorization = None
     if settings.noise != "none":
         probabilities = network.predict(dataset.train.images, batch_size=500, verbose=0)
         memorization = label_noise.memorization(probabilities, true_labels, dataset.train.labels)
     after = redundancy(network, dataset.validation.images)
     network.set_weights(recorder.best_weights)
-    tested["best"] = test(network, dataset.test)
-    terms = getattr(model, "terms", {})  # Of a wrapped model only.
-    added = model.count_params() - network.count_params() if isinstance(model, baselines.Baseline) else 0
+    best = test(network, dataset.test)
+    weights, added = {}, 0
+    if isinstance(model, keras_collab.CollabModel):
+        for name, term in model.terms.items():
+            weights[name] = term.get_config()["weight"]
+    elif isinstance(model, baselines.Baseline):
+        added = model.count_params() - network.count_params()
+    redundancies = {}
+    for kind in before:
+        redundancies[kind] = before_and_after(before[kind], after[kind])
     return {
         "settings": settings.model_dump(),
         "versions": versions,
@@ -160,14 +176,14 @@ def train(settings, job, folder):
         "machine": MACHINE,
         "history": history,
         "best_epoch": recorder.best,
-        "test": tested,
+        "test": {"last": last, "best": best},
         "memorization": memorization,
-        "weights": {name: term.get_config()["weight"] for name, term in terms.items()},
+        "weights": weights,
         "seconds_per_step": statistics.median(seconds[1:] or seconds),
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "parameters": network.count_params(),
         "added_parameters": added,
-        "redundancy": {kind: before_and_after(before[kind], after[kind]) for kind in before},
+        "redundancy": redundancies,
     }
 
 
@@ -189,7 +205,8 @@ def main():
         # The run of a program that was killed may take a moment to end.
         with FileLock(folder / "lock", timeout=60):
             record = train(Settings(**job["settings"]), job, folder)
-            write(folder / "record.json", json.dumps(finite(record), allow_nan=False))
+            text = json.dumps(finite(record), allow_nan=False)
+            write(folder / "record.json", text)
     except Timeout:
         sys.exit(f"{folder} is in use by another process.")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Prints how plain the code of the package is, beside the limits in pyproject.toml; exit status 1 above them.
+"""Prints how plain the code is, folder by folder, beside the limits in pyproject.toml; exit status 1 above them.
 
     python tests/style.py
 
@@ -98,30 +98,44 @@ def measure(sources):
     return len(tokens), 100 * count / len(tokens), percentile(tokens, 0.9)
 
 
-def main(package):
-    limits = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["style"]
+def print_folder(folder, limits):
+    """Prints the figures of each file of a folder; returns its sources, and whether the folder is within the limits."""
     most, widest = limits["comprehensions-per-100-lines"], limits["tokens-per-line"]
     sources = {}
-    for path in sorted(package.rglob("*.py")):
-        sources[path.relative_to(package.parent)] = path.read_text()
-    print(f"{'lines of code':>13} {'comprehensions':>14} {'tokens a line':>13}   (limits: {most} per 100, {widest})")
+    for path in sorted(folder.rglob("*.py")):
+        sources[path.relative_to(folder.parent)] = path.read_text()
     for path, source in sources.items():
         lines, density, width = measure([source])
         mark = "  above" if density > most or width > widest else ""
         print(f"{lines:13} {density:14.1f} {width:13}   {path}{mark}")
     lines, density, width = measure(sources.values())
-    print(f"{lines:13} {density:14.1f} {width:13}   all")
+    print(f"{lines:13} {density:14.1f} {width:13}   all of {folder.name}/")
     longest = sorted(sources, key=lambda path: -len(sources[path].splitlines()))
     for path in longest[:3]:
         print(f"{path} has {len(sources[path].splitlines())} lines")
+    return sources.values(), density <= most and width <= widest
+
+
+def uses_private_names_as_listed(sources, limits):
+    """Prints the private names of Keras that the sources use and pyproject.toml does not list, and the other way."""
     listed = set(limits["private-keras-names"] + limits["private-keras-modules"])
-    used = foreign_private_names(sources.values(), listed) | private_keras_modules(sources.values())
+    used = foreign_private_names(sources, listed) | private_keras_modules(sources)
     if used != listed:
         print(f"private names of Keras: used but not in pyproject.toml: {sorted(used - listed)}")
         print(f"private names of Keras: in pyproject.toml but not used: {sorted(listed - used)}")
-    return density <= most and width <= widest and used == listed
+    return used == listed
+
+
+def main():
+    limits = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["style"]
+    most, widest = limits["comprehensions-per-100-lines"], limits["tokens-per-line"]
+    print(f"{'lines of code':>13} {'comprehensions':>14} {'tokens a line':>13}   (limits: {most} per 100, {widest})")
+    package, plain = print_folder(ROOT / "keras_collab", limits)
+    for name in ("examples", "tuning"):
+        _, is_plain = print_folder(ROOT / name, limits)
+        plain = plain and is_plain
+    return uses_private_names_as_listed(package, limits) and plain
 
 
 if __name__ == "__main__":
-    package = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "keras_collab"
-    sys.exit(not main(package.resolve()))
+    sys.exit(not main())

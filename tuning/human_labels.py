@@ -31,7 +31,18 @@ from keras_collab import recipes
 from keras_collab.tuner import CollabHyperModel
 
 HERE = Path(__file__).parent
-CELL = Cell("human labels", "cifar10", 2000, "resnet10", "sgd", 0.2, 30, "flip", human="worst", batch=128)
+CELL = Cell(
+    name="human labels",
+    data="cifar10",
+    human="worst",
+    labels=2000,
+    network="resnet10",
+    optimizer="sgd",
+    rate=0.2,
+    epochs=30,
+    augment="flip",
+    batch=128,
+)
 EPOCHS = [10, 20, 30]
 
 
@@ -47,19 +58,22 @@ def epochs(hp):
 
 
 def compile_model(hp, model):
-    rate = CELL.rate if model.terms else hp.Float("rate", 0.02, 0.5, sampling="log", default=CELL.rate)
+    rate = CELL.rate
+    if not model.terms:
+        rate = hp.Float("rate", 0.02, 0.5, sampling="log", default=rate)
     steps = epochs(hp) * -(-CELL.labels // CELL.batch)
     optimizer = optimizer_of(dataclasses.replace(CELL, rate=rate), steps)
     model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
 
 
 def search(space, options):
-    """The best hyperparameters of a search, and all its trials."""
+    """The trials of a search, the best first: their scores and hyperparameters."""
     x, y, x_validation, y_validation = load(CELL, 0, options.data, validation=True)
     terms = recipes.strong() if space == "terms" else []
 
     def build_network():
-        return augmented(CELL, NETWORKS[CELL.network](x.shape[1:], 10))
+        build_inner = NETWORKS[CELL.network]
+        return augmented(CELL, build_inner(x.shape[1:], 10))
 
     hypermodel = HyperModel(build_network, terms, balance=False, choose_terms=True, compile=compile_model)
     tuner = keras_tuner.RandomSearch(
@@ -70,12 +84,13 @@ def search(space, options):
         directory=HERE / "searches",
         project_name=f"human-labels-{space}",
     )
-    validation = x_validation, keras.utils.to_categorical(y_validation, 10)
     labels = keras.utils.to_categorical(y, 10)
+    validation = (x_validation, keras.utils.to_categorical(y_validation, 10))
     tuner.search(x, labels, validation_data=validation, batch_size=CELL.batch, verbose=0)
     trials = []
     for trial in tuner.oracle.get_best_trials(options.trials):
-        trials.append({"score": trial.score, **trial.hyperparameters.values})
+        values = trial.hyperparameters.values
+        trials.append({"score": trial.score, **values})
     return trials
 
 
@@ -83,7 +98,8 @@ def arm_of(best):
     """The weights that a search found, as the name of an arm of the panel."""
     weights = []
     for name in TERMS:
-        weights.append(f"{best[f'{name}_weight']:.3g}" if best.get(name) else "0")
+        weight = best[f"{name}_weight"] if best.get(name) else 0
+        weights.append(f"{weight:.3g}")
     return " ".join(weights) + " at once"
 
 
@@ -95,20 +111,26 @@ def main():
     parser.add_argument("--results", type=Path, default=HERE / "results" / "human-labels.jsonl")
     options = parser.parse_args()
     options.validation = False
-    found = {}
+    best = {}
     for space in ("plain", "terms"):
-        found[space] = search(space, options)
-        print(space, found[space][0], flush=True)
+        trials = search(space, options)
+        best[space] = trials[0]
+        print(space, best[space], flush=True)
         path = options.results.with_name(f"human-labels-{space}.json")
-        write(path, json.dumps(found[space], indent=1) + "\n")
-    plain, terms = found["plain"][0], found["terms"][0]
-    tuned = dataclasses.replace(CELL, rate=plain["rate"], epochs=plain["epochs"])
-    weighed = dataclasses.replace(CELL, epochs=terms["epochs"])
-    # The name holds what was found, so that lines of an earlier search are not taken for those of this one.
-    tuned = dataclasses.replace(tuned, name=f"plain, searched: rate {tuned.rate:.3g}, {tuned.epochs} epochs")
-    weighed = dataclasses.replace(weighed, name=f"terms, searched: {weighed.epochs} epochs")
-    runs = [(tuned, "plain"), (weighed, arm_of(terms)), (weighed, "plain"), (weighed, "default"), (weighed, "strong")]
-    train_missing([(cell, arm, seed) for seed in options.seeds for cell, arm in runs], options)
+        write(path, json.dumps(trials, indent=1) + "\n")
+    # The names of the cells hold the outcome, so that lines of an earlier search are not taken for those of this one.
+    plain, terms = best["plain"], best["terms"]
+    plain_name = f"plain, searched: rate {plain['rate']:.3g}, {plain['epochs']} epochs"
+    plain_cell = dataclasses.replace(CELL, name=plain_name, rate=plain["rate"], epochs=plain["epochs"])
+    terms_name = f"terms, searched: {terms['epochs']} epochs"
+    terms_cell = dataclasses.replace(CELL, name=terms_name, epochs=terms["epochs"])
+    arms = [arm_of(terms), "plain", "default", "strong"]
+    runs = []
+    for seed in options.seeds:
+        runs.append((plain_cell, "plain", seed))
+        for arm in arms:
+            runs.append((terms_cell, arm, seed))
+    train_missing(runs, options)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import keras
 import keras_tuner
-import numpy as np
 import pandas as pd
 from filelock import FileLock
 from matplotlib.figure import Figure
@@ -57,32 +56,40 @@ def reporting(algorithm, count):
     """The algorithm's tuner, which prints after each trial its score, the best one and how long the rest may take."""
 
     class Reporting(algorithm):
-        begun = None  # The time of the first trial of this process, and its number.
+        start = None  # The time of the first trial of this process.
+        first = 0  # Its number.
 
         def on_trial_begin(self, trial):
-            self.begun = self.begun or (time.monotonic(), int(trial.trial_id))
+            if self.start is None:
+                self.start, self.first = time.monotonic(), int(trial.trial_id)
             super().on_trial_begin(trial)
 
         def on_trial_end(self, trial):
             super().on_trial_end(trial)
-            ended, number = self.oracle.get_trial(trial.trial_id), int(trial.trial_id) + 1
-            outcome = str(trial.message or "no number").strip().split("\n")[-1]
-            if ended.status == "COMPLETED":
-                outcome = f"{ended.score:.4f}"
+            result = self.oracle.get_trial(trial.trial_id)
+            if result.status == "COMPLETED":
+                outcome = f"{result.score:.4f}"
+            else:
+                message = str(trial.message or "no number").strip()
+                outcome = message.split("\n")[-1]
             best = "none yet"
             for other in self.oracle.get_best_trials(1):
                 if other.status == "COMPLETED":
                     best = f"{other.score:.4f}"
-            each = (time.monotonic() - self.begun[0]) / max(1, number - self.begun[1])
-            left = f", {each * (count - number) / 60:.0f} min left" if count else ""
-            console.print(f"trial {number} of {count or '?'}: {outcome}; best {best}{left}")
+            number = int(trial.trial_id) + 1
+            line = f"trial {number} of {count or '?'}: {outcome}; best {best}"
+            if count:
+                seconds = (time.monotonic() - self.start) / max(1, number - self.first)
+                line += f", {seconds * (count - number) / 60:.0f} min left"
+            console.print(line)
 
     Reporting.__name__ = algorithm.__name__
     return Reporting
 
 
 def is_worker():
-    return bool(os.environ.get("KERASTUNER_ORACLE_IP")) and "chief" not in os.environ.get("KERASTUNER_TUNER_ID", "")
+    name = os.environ.get("KERASTUNER_TUNER_ID", "")
+    return bool(os.environ.get("KERASTUNER_ORACLE_IP")) and "chief" not in name
 
 
 def claim(directory, settings):
@@ -101,11 +108,11 @@ def claim(directory, settings):
     except json.JSONDecodeError as error:
         sys.exit(f"{path} is no JSON: {error}. Give another --directory, or remove that one.")
     if before != settings:
-        differing = []
+        differences = []
         for name, value in settings.items():
             if before.get(name) != value:
-                differing.append(f"{name}: {before.get(name)!r}, now {value!r}")
-        sys.exit(f"{directory} holds another search ({'; '.join(differing)}). Give another --directory.")
+                differences.append(f"{name}: {before.get(name)!r}, now {value!r}")
+        sys.exit(f"{directory} holds another search ({'; '.join(differences)}). Give another --directory.")
 
 
 def is_done(path, settings):
@@ -126,27 +133,37 @@ def keep(path, record):
 
 def frame(tuner):
     """A row for each completed trial: its hyperparameters and its score."""
-    trials = [t for t in tuner.oracle.trials.values() if t.status == "COMPLETED"]
-    return pd.DataFrame([{**t.hyperparameters.values, "score": t.score} for t in trials]).select_dtypes("number")
+    rows = []
+    for trial in tuner.oracle.trials.values():
+        if trial.status == "COMPLETED":
+            rows.append({**trial.hyperparameters.values, "score": trial.score})
+    return pd.DataFrame(rows).select_dtypes("number")
 
 
 def picture(trials, path):
     """Every hyperparameter against the score, and all of them as parallel coordinates."""
     names = [name for name in trials if name != "score" and "/" not in name]
-    figure = Figure(figsize=(2.4 * max(2, len(names)), 5.2), layout="constrained")
+    width = 2.4 * max(2, len(names))
+    figure = Figure(figsize=(width, 5.2), layout="constrained")
     upper, lower = figure.subfigures(2, 1)
-    for name, axis in zip(names, np.atleast_1d(upper.subplots(1, len(names), sharey=True)), strict=True):
-        axis.plot(trials[name], trials.score, "o", markersize=3)
-        axis.set(xscale="log" if (trials[name] > 0).all() else "linear", xlabel=name.replace("_", "\n"))
+    axes = upper.subplots(1, len(names), sharey=True, squeeze=False)
+    for name, axis in zip(names, axes[0], strict=True):
+        values = trials[name]
+        axis.plot(values, trials.score, "o", markersize=3)
+        axis.set_xlabel(name.replace("_", "\n"))
+        if (values > 0).all():
+            axis.set_xscale("log")
         axis.xaxis.set_minor_formatter(NullFormatter())
     upper.supylabel("validation accuracy", size=9)
     axis = lower.subplots()
-    ranks = trials[[*names, "score"]].rank(pct=True)
-    for place, row in ranks.sort_values("score").iterrows():
-        good = ranks.score[place]
-        axis.plot(range(len(row)), row, color="tab:blue" if good > 0.8 else "grey", alpha=0.2 + 0.7 * good, linewidth=1)
-    axis.set_xticks(range(len(names) + 1), [name.replace("_", "\n") for name in [*names, "score"]], size=7)
-    axis.set(ylabel="rank among trials")
+    columns = [*names, "score"]
+    ranks = trials[columns].rank(pct=True)
+    for _, row in ranks.sort_values("score").iterrows():
+        color = "tab:blue" if row.score > 0.8 else "grey"
+        axis.plot(range(len(row)), row, color=color, alpha=0.2 + 0.7 * row.score, linewidth=1)
+    labels = [name.replace("_", "\n") for name in columns]
+    axis.set_xticks(range(len(columns)), labels, size=7)
+    axis.set_ylabel("rank among trials")
     part = path.with_suffix(".part.png")
     figure.savefig(part, dpi=120)
     part.replace(path)
@@ -171,10 +188,7 @@ def parse_arguments():
     parser.add_argument("--directory", type=Path, help="where the trials are kept (default: tuning/searches/NAME)")
     parser.add_argument("--results", type=Path, default=HERE / "searches" / "searches.jsonl")
     options = parser.parse_args()
-    for name in ("trials", "executions", "epochs"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be 1 or more. Received: {getattr(options, name)}.")
-    for name in ("width", "train_size"):
+    for name in ("trials", "executions", "epochs", "width", "train_size"):
         value = getattr(options, name)
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be 1 or more. Received: {value}.")
@@ -188,10 +202,11 @@ def parse_arguments():
 
 
 def search(options):
-    places = ("data", "directory", "results")  # Of what a search depends on, these are no part.
-    settings = {name: value for name, value in vars(options).items() if name not in places}
+    settings = dict(vars(options))
+    for place in ("data", "directory", "results"):  # Of what a search depends on, these are no part.
+        del settings[place]
     settings["backend"] = keras.backend.backend()
-    title = "-".join(str(settings[name]) for name in ("dataset", "network", "space", "algorithm"))
+    title = f"{options.dataset}-{options.network}-{options.space}-{options.algorithm}"
     directory = options.directory or HERE / "searches" / title
     if is_done(options.results, settings):
         sys.exit(f"{options.results} has the outcome of this search already. Take its line out to look again.")
@@ -199,8 +214,11 @@ def search(options):
 
     keras_tuner.src.utils.save_json = save_json
     keras.utils.set_random_seed(options.seed)
-    cut = {"subset": options.train_size, "validation": options.validation, "seed": options.seed}
-    dataset = datasets.image_folder(options.data, **cut) if options.data else datasets.load(options.dataset, **cut)
+    arguments = {"subset": options.train_size, "validation": options.validation, "seed": options.seed}
+    if options.data:
+        dataset = datasets.image_folder(options.data, **arguments)
+    else:
+        dataset = datasets.load(options.dataset, **arguments)
 
     def build_network():
         return new_network(dataset, options.network, options.width)
@@ -209,9 +227,12 @@ def search(options):
     data = (dataset.train.images, dataset.train.labels)
     train = Training(steps, options.learning_rate, options.weight_decay)
     hypermodel = SPACES[options.space](build_network, data, train)
-    limit = {"max_epochs": options.epochs} if options.algorithm == "hyperband" else {"max_trials": options.trials}
-    count = None if options.algorithm == "hyperband" else options.trials
-    tuner = reporting(ALGORITHMS[options.algorithm], count)(
+    if options.algorithm == "hyperband":
+        limit, count = {"max_epochs": options.epochs}, None
+    else:
+        limit, count = {"max_trials": options.trials}, options.trials
+    new_tuner = reporting(ALGORITHMS[options.algorithm], count)
+    tuner = new_tuner(
         hypermodel,
         objective="val_accuracy",
         executions_per_trial=options.executions,
@@ -232,14 +253,15 @@ def search(options):
     trials = frame(tuner)
     if trials.empty:
         sys.exit(f"No trial of {directory} was completed; see the messages above.")
-    (best,) = tuner.get_best_models(1)
-    scores = best.evaluate(dataset.test.images, dataset.test.labels, batch_size=500, return_dict=True, verbose=0)
+    (model,) = tuner.get_best_models(1)
+    images, labels = dataset.test.images, dataset.test.labels
+    scores = model.evaluate(images, labels, batch_size=500, return_dict=True, verbose=0)
     (trial,) = tuner.oracle.get_best_trials(1)
-    record = {"settings": settings, "best": trial.hyperparameters.values, "val_accuracy": trial.score, "test": scores}
-    record |= {"trials": trials.to_dict("records"), "machine": MACHINE}
-    keep(options.results, record)
+    outcome = {"best": trial.hyperparameters.values, "val_accuracy": trial.score, "test": scores}
+    rows = trials.to_dict("records")
+    keep(options.results, {"settings": settings, **outcome, "trials": rows, "machine": MACHINE})
     picture(trials, options.results.with_name(f"{title}.png"))
-    console.print({"best": trial.hyperparameters.values, "val_accuracy": trial.score, "test": scores})
+    console.print(outcome)
 
 
 def main():

@@ -33,7 +33,8 @@ class Training:
 
 def plain(build_network, data, train):
     """The network alone: its learning rate and weight decay. The control."""
-    return CollabHyperModel(build_network, [], compile=dataclasses.replace(train, searched=True))
+    train = dataclasses.replace(train, searched=True)
+    return CollabHyperModel(build_network, [], compile=train)
 
 
 def weights(build_network, data, train):
@@ -48,9 +49,9 @@ def terms(build_network, data, train):
 
 def settings(build_network, data, train):
     """As `weights`, and the temperatures, the learning rate and the weight decay."""
-    wide = {"output_consistency.temperature": (1.0, 8.0), "intermediate_consistency.temperature": (0.03, 0.3)}
+    ranges = {"output_consistency.temperature": (1.0, 8.0), "intermediate_consistency.temperature": (0.03, 0.3)}
     train = dataclasses.replace(train, searched=True)
-    return CollabHyperModel(build_network, data=data, batch_size=BATCH_SIZE, compile=train, settings=wide)
+    return CollabHyperModel(build_network, data=data, batch_size=BATCH_SIZE, compile=train, settings=ranges)
 
 
-SPACES = {space.__name__: space for space in (plain, weights, terms, settings)}
+SPACES = {"plain": plain, "weights": weights, "terms": terms, "settings": settings}

@@ -1,0 +1,73 @@
+"""The tables of overhead.py, from its measurements. Needs no Keras."""
+
+from statistics import median, quantiles
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+
+def table(runs, variants, backends):
+    """A row for each kind of model: the plain network's own numbers, then the others' as multiples of them.
+
+    Args:
+        runs: the measurements of one network with one batch size.
+        variants: the kinds of model beside the plain network, in the order of the rows.
+        backends: the backends that steps were timed on, in the order of the columns.
+
+    Returns:
+        A table of rich, without the columns that have no number.
+    """
+    counts, times = {}, {}
+    for run in runs:
+        if run["measure"] == "counts":
+            counts[run["variant"]] = run
+        elif run["measure"] == "time":
+            times[run["backend"], run["variant"]] = run
+    columns = ["", "XLA operations", "XLA temporary memory", "trainable parameters"]
+    rows = []
+    for variant in ["plain", *variants]:
+        cells = count_cells(counts.get(variant), counts.get("plain"))
+        rows.append([variant.replace("_", " "), *cells])
+    for backend in backends:
+        columns.append(f"step, {backend}")
+        plain_seconds, ratios = [], []
+        for variant in variants:
+            run = times.get((backend, variant))
+            if run is None:
+                ratios.append("")
+                continue
+            ratios.append(ratio(run["seconds"]))
+            for plain, _ in run["seconds"]:
+                plain_seconds.append(plain)
+        step = f"{median(plain_seconds):.3g} s" if plain_seconds else ""
+        for row, cell in zip(rows, [step, *ratios], strict=True):
+            row.append(cell)
+    frame = pd.DataFrame(rows, columns=columns)
+    frame = frame.loc[:, (frame != "").any()]
+    result = Table(*frame, box=box.MARKDOWN)
+    for row in frame.to_numpy():
+        result.add_row(*row)
+    return result
+
+
+def count_cells(run, plain):
+    """Operations, memory and parameters: the plain network's own, or what another model has of them."""
+    if run is None or plain is None:
+        return ["", "", ""]
+    operations, memory, parameters = run["operations"], run["memory"], run["parameters"]
+    if run is plain:
+        return [f"{operations / 1e9:.1f} GFLOP", f"{memory / 2**20:.0f} MiB", f"{parameters:,}"]
+    operations /= plain["operations"]
+    memory /= plain["memory"]
+    parameters -= plain["parameters"]
+    return [f"{operations:.4f}×", f"{memory:.4f}×", f"+{parameters:,}"]
+
+
+def ratio(seconds):
+    """The median of the ratios of the steps' seconds, and their quartiles."""
+    ratios = [other / plain for plain, other in seconds]
+    low = middle = high = ratios[0]
+    if len(ratios) > 1:
+        low, middle, high = quantiles(ratios)
+    return f"{middle:.2f}× ({low:.2f}–{high:.2f})"
