@@ -108,7 +108,6 @@ class Trainer:
         network, model = self.make(arm, seed)
         if self.arms[arm] is balanced:
             balance(model, _made(self.train), batch_size=self.batch_size or 32, verbose=False)
-        keras.utils.set_random_seed(seed)
         first_batch = self.first_batch_digest(seed)
         keras.utils.set_random_seed(seed)
         backup = Backup(self.path(arm, seed, "-backup.weights.h5"))

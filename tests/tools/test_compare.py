@@ -118,10 +118,12 @@ def test_an_arm_that_changes_nothing_differs_by_nothing(kind):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Only TensorFlow has text.")
-def test_text_is_compared():
-    text = np.array(["a b c", "b c d", "c d e", "a a a"] * 4, object)
+def test_text_is_compared_and_resumed(tmp_path):
+    def text():
+        return np.array([" ".join(words) for words in ("abc", "bcd", "cde", "aaa")] * 4, object)
+
     numbers = keras.layers.TextVectorization(20, output_sequence_length=4)
-    numbers.adapt(text)
+    numbers.adapt(text())
 
     def build_on_text():
         inputs = keras.Input((), dtype="string")
@@ -129,14 +131,17 @@ def test_text_is_compared():
         x = keras.layers.Conv1D(8, 2, activation="relu")(keras.layers.Conv1D(8, 2, activation="relu")(x))
         return keras.Model(inputs, keras.layers.Dense(2, "softmax")(keras.layers.GlobalAveragePooling1D()(x)))
 
-    data = text, np.array([0, 1, 0, 1] * 4)
-    comparison = run(
-        build_network=build_on_text,
-        train=data,
-        validation=data,
-        compile=lambda model: model.compile("adam", "sparse_categorical_crossentropy"),
-    )
-    assert comparison.difference("wrapped").seeds == 1
+    labels = np.array([0, 1, 0, 1] * 4)
+    for seeds in (1, 2):  # The second call has other strings of the same letters.
+        comparison = run(
+            build_network=build_on_text,
+            train=(text(), labels),
+            validation=(text(), labels),
+            compile=lambda model: model.compile("adam", "sparse_categorical_crossentropy"),
+            seeds=seeds,
+            directory=tmp_path,
+        )
+        assert comparison.difference("wrapped").seeds == seeds
 
 
 def test_lists_of_numbers_are_refused():
