@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as
 import numpy as np
 import pandas as pd
 import records
-from comparisons import difference
+from comparisons import difference, markdown
 from matplotlib.figure import Figure
 from panel_training import train
 
@@ -126,41 +126,38 @@ def run_all(options):
     train_missing(runs, options)
 
 
-def lines_of(lines, cell, arm):
-    """The lines of an arm of a job, by seed."""
-    frame = pd.DataFrame(lines)
-    return frame[(frame.name == cell.name) & (frame.arm == arm)].set_index("seed")
+def runs_of(runs, cell, arm):
+    """The runs of an arm of a job, by seed."""
+    return runs[(runs.name == cell.name) & (runs.arm == arm)].set_index("seed")
 
 
-def to_plain(lines, cell, arm):
+def to_plain(runs, cell, arm):
     """The difference of an arm to plain training, in points, paired by seed."""
-    own, plain = lines_of(lines, cell, arm), lines_of(lines, cell, "plain")
+    own, plain = runs_of(runs, cell, arm), runs_of(runs, cell, "plain")
     return difference(100 * own.accuracy, 100 * plain.accuracy)
 
 
 def write_table(lines, path):
     """One row a job: accuracy of plain training, and the difference of each arm in points, paired by seed."""
-    header = ["job", "network, optimizer, augmentation", "steps", "plain, on its training images", *ARMS[1:]]
-    table = [header, ["---"] * len(header)]
-    means = []
+    runs = pd.DataFrame(lines)
+    head = ["job", "network, optimizer, augmentation", "steps", "plain, on its training images", *ARMS[1:]]
+    rows, means = [], []
     for cell in CELLS:
-        plain = lines_of(lines, cell, "plain")
+        plain = runs_of(runs, cell, "plain")
         if plain.empty:
             continue
         test, train = 100 * plain.accuracy.mean(), 100 * plain.train_accuracy.mean()
         row = [cell.name, f"{cell.network}, {cell.optimizer}, {cell.augment}"]
         row += [str(plain.steps.iloc[0]), f"{test:.1f}, {train:.0f}"]
         for arm in ARMS[1:]:
-            row.append(in_words(to_plain(lines, cell, arm)))
-        table.append(row)
-        default = to_plain(lines, cell, "default")
-        if default.pairs:
-            means.append(default.mean)
-    text = ""
-    for row in table:
-        text += "| " + " | ".join(row) + " |\n"
+            gain = to_plain(runs, cell, arm)
+            row.append(in_words(gain))
+            if arm == "default" and gain.pairs:
+                means.append(gain.mean)
+        rows.append(row)
+    table = "\n".join(markdown(head, rows))
     mean = f"The mean of the default over {len(means)} jobs is {np.mean(means):+.2f} points."
-    path.write_text(f"{HEADING}\n{text}\n{mean}\n")
+    path.write_text(f"{HEADING}\n{table}\n\n{mean}\n")
 
 
 def in_words(gain):
@@ -171,14 +168,15 @@ def in_words(gain):
 
 def draw(lines, path):
     """A point and its interval for each job: the default, and the strong recipe, less plain training."""
+    runs = pd.DataFrame(lines)
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     names = []
     for cell in CELLS:
-        default = to_plain(lines, cell, "default")
+        default = to_plain(runs, cell, "default")
         if default.pairs > 2:
             draw_job(axes, default, len(names) - 0.15, "#d1495b")
-            draw_job(axes, to_plain(lines, cell, "strong"), len(names) + 0.15, "#30638e")
+            draw_job(axes, to_plain(runs, cell, "strong"), len(names) + 0.15, "#30638e")
             names.append(cell.name)
     axes.axvline(0, color="#6b7785", linewidth=1)
     axes.set_yticks(range(len(names)), names, fontsize=8)

@@ -74,6 +74,18 @@ def first_batches(
 
 
 def _array_batches(data: Sequence[Any], size: int | None) -> Iterator[tuple[Any, ...]]:
+    arrays, samples = _arrays(data)
+    if size is None:
+        yield arrays
+        return
+    order = np.random.default_rng(0).permutation(samples)
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        yield tree.map_structure(lambda array, rows=rows: array[rows], arrays)
+
+
+def _arrays(data: Sequence[Any]) -> tuple[Any, int]:
+    """The data as NumPy arrays without what is None, and the number of samples, which is that of all arrays."""
     given = tuple(part for part in data if part is not None)
     arrays = tree.map_structure(_numpy, given)
     if any(array.ndim == 0 for array in tree.flatten(arrays)):
@@ -81,14 +93,7 @@ def _array_batches(data: Sequence[Any], size: int | None) -> Iterator[tuple[Any,
     lengths = {len(array) for array in tree.flatten(arrays)}
     if len(lengths) > 1:
         raise ValueError(f"Data must have the same number of samples in all arrays. Received: {sorted(lengths)}.")
-    if size is None:
-        yield arrays
-        return
-    samples = max(lengths, default=0)
-    order = np.random.default_rng(0).permutation(samples)
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        yield tree.map_structure(lambda array, rows=rows: array[rows], arrays)
+    return arrays, max(lengths, default=0)
 
 
 class Shuffled(keras.utils.PyDataset):
@@ -99,10 +104,10 @@ class Shuffled(keras.utils.PyDataset):
 
     def __init__(self, arrays: Sequence[Any], batch_size: int):
         super().__init__()
-        given = tuple(part for part in arrays if part is not None)
-        self.arrays = tree.lists_to_tuples(tree.map_structure(_numpy, given))
+        arrays, samples = _arrays(arrays)
+        self.arrays = tree.lists_to_tuples(arrays)
         self.batch_size = batch_size
-        self.order = np.arange(len(tree.flatten(self.arrays)[0]))
+        self.order = np.arange(samples)
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)
