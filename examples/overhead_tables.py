@@ -20,10 +20,13 @@ def table(runs, variants, backends):
     """
     counts, times = {}, {}
     for run in runs:
+        if run["measure"] == "time":
+            times[run["backend"], run["variant"]] = run
+            if "plain" in run:  # On JAX the programs that were timed are counted too.
+                counts["plain"], counts[run["variant"]] = run["plain"], run
+    for run in runs:
         if run["measure"] == "counts":
             counts[run["variant"]] = run
-        elif run["measure"] == "time":
-            times[run["backend"], run["variant"]] = run
     columns = ["", "XLA operations", "XLA temporary memory", "trainable parameters"]
     rows = []
     for variant in ["plain", *variants]:

@@ -7,12 +7,16 @@ from pathlib import Path
 import keras
 import numpy as np
 from filelock import FileLock
+from measures import smoothed
 from panel_data import load
 from panel_networks import NETWORKS, augmentation
+from records import device
 
 import keras_collab
+from keras_collab import datasets
+from keras_collab.baselines import MultiHead
 
-SMOOTHING = 0.1
+JIT = keras.backend.backend() == "jax"  # TensorFlow on a processor is faster without.
 
 
 def optimizer_of(cell, steps):
@@ -37,17 +41,20 @@ def model_of(arm, network):
         return keras_collab.wrap(network)
     if arm in ("strong", "strong_gce"):
         return keras_collab.wrap(network, keras_collab.recipes.strong())
+    if arm == "two_heads":
+        return MultiHead(network)
     if arm[0].isdigit():
         return keras_collab.wrap(network, terms_of(arm))
     return network
 
 
-def loss_of(arm, y, classes):
-    """The loss of an arm, and the labels in the form that it takes."""
+def loss_of(arm, cell):
+    """The loss of an arm."""
     if arm in ("gce", "strong_gce"):
-        return keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7), y  # It takes integers (Keras 3.15).
-    smoothing = SMOOTHING if arm == "label_smoothing" else 0.0
-    return keras.losses.CategoricalCrossentropy(label_smoothing=smoothing), keras.utils.to_categorical(y, classes)
+        return keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7)  # It takes integers (Keras 3.15).
+    if arm == "label_smoothing":
+        return smoothed
+    return "categorical_crossentropy" if cell.mix else "sparse_categorical_crossentropy"
 
 
 def train(cell, arm, seed, options):
@@ -59,16 +66,18 @@ def train(cell, arm, seed, options):
     if cell.backbone:
         copy_backbone(backbone(cell, options.data), network)
     model = model_of(arm, augmented(cell, network))
-    loss, labels = loss_of(arm, y, classes)
+    loss = loss_of(arm, cell)
     epochs = cell.epochs // 2 if arm == "plain_half" else cell.epochs
     steps = epochs * -(-len(x) // cell.batch)
-    data = batches(x, labels, cell.batch, seed, mix=cell.mix)
+    data = batches(x, y, cell.batch, seed)
+    if cell.mix:
+        data = mixed(data, classes, seed)
     if cell.backbone:  # First the new head alone, then the whole network.
         freeze(network, True)
-        model.compile(keras.optimizers.AdamW(cell.rate), loss, metrics=["accuracy"], jit_compile=False)
+        model.compile(keras.optimizers.AdamW(cell.rate), loss, metrics=["accuracy"], jit_compile=JIT)
         model.fit(data, epochs=epochs // 4, shuffle=False, verbose=0)
         freeze(network, False)
-    model.compile(optimizer_of(cell, steps), loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(optimizer_of(cell, steps), loss, metrics=["accuracy"], jit_compile=JIT)
     started = time.perf_counter()
     history = model.fit(data, epochs=epochs, shuffle=False, verbose=0).history
     seconds = time.perf_counter() - started
@@ -84,6 +93,8 @@ def train(cell, arm, seed, options):
         "train_accuracy": float(history["accuracy"][-1]),
         "seconds_a_step": seconds / steps,
         "steps": steps,
+        "backend": keras.backend.backend(),
+        "device": device(keras.backend.backend()),
         "keras": keras.__version__,
         "keras_collab": keras_collab.__version__,
     }
@@ -96,26 +107,23 @@ def augmented(cell, network):
     return keras.Sequential([*layers, network])
 
 
-def batches(x, labels, size, seed, mix=False):
-    """Batches in another order each epoch; Keras 3.15 on TensorFlow keeps one order of arrays once a seed is set.
+def batches(x, y, size, seed):
+    """Batches in another order each epoch; Keras 3.15 on TensorFlow keeps one order of arrays once a seed is set."""
+    train, none = datasets.Split(x, y), datasets.Split(x[:0], y[:0])
+    classes = tuple(map(str, range(int(y.max()) + 1)))
+    return datasets.Dataset("panel", train, none, none, classes).batches("train", size, seed=seed)
 
-    `mix` adds CutMix (Yun et al., 2019, arXiv 1905.04899) and MixUp (Zhang et al., 2018, arXiv 1710.09412).
-    """
-    import tensorflow as tf
 
-    x, labels = tf.constant(x), tf.constant(labels)
+def mixed(data, classes, seed):
+    """tf.data after CutMix (Yun et al., 2019, arXiv 1905.04899) and MixUp (Zhang et al., 2018, arXiv 1710.09412)."""
+    cut, blend = keras.layers.CutMix(seed=seed), keras.layers.MixUp(seed=seed)
 
-    def read(positions):
-        return tf.gather(x, positions), tf.gather(labels, positions)
+    def mix(images, labels):
+        batch = {"images": keras.ops.cast(images, "float32"), "labels": keras.ops.one_hot(labels, classes)}
+        batch = blend(cut(batch))
+        return batch["images"], batch["labels"]
 
-    def named(images, targets):
-        return {"images": tf.cast(images, "float32"), "labels": tf.cast(targets, "float32")}
-
-    data = tf.data.Dataset.range(len(x)).shuffle(len(x), seed=seed).batch(size).map(read)
-    if mix:
-        cut, blend = keras.layers.CutMix(seed=seed), keras.layers.MixUp(seed=seed)
-        data = data.map(named).map(cut).map(blend).map(lambda pair: (pair["images"], pair["labels"]))
-    return data.prefetch(2)
+    return data.map(mix)
 
 
 def terms_of(arm):
@@ -144,7 +152,7 @@ def backbone(cell, folder):
             network = NETWORKS[cell.network](shape, classes)
             model = augmented(large, network)
             steps = large.epochs * -(-len(x) // large.batch)
-            model.compile(optimizer_of(large, steps), "sparse_categorical_crossentropy", jit_compile=False)
+            model.compile(optimizer_of(large, steps), "sparse_categorical_crossentropy", jit_compile=JIT)
             model.fit(batches(x, y, large.batch, 0), epochs=large.epochs, shuffle=False, verbose=0)
             network.save(path)
     return keras.saving.load_model(path)

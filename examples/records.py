@@ -87,3 +87,13 @@ def version_of(module):
     if not packages:
         raise ModuleNotFoundError(f"{module} is not installed: python -m pip install {module}")
     return importlib.metadata.version(packages[0])
+
+
+def device(backend):
+    """The accelerator that trains on a backend, or the machine where a processor does."""
+    if backend != "jax":
+        return MACHINE
+    import jax
+
+    (name,) = {device.device_kind for device in jax.devices()}
+    return MACHINE if name == "cpu" else name

@@ -25,11 +25,11 @@ def gradient(function, x):
     if not value.requires_grad:
         return np.zeros(x.shape)
     value.backward()
-    return x.grad.numpy()
+    return ops.convert_to_numpy(x.grad)
 
 
 def tensor(x):
-    return ops.convert_to_tensor(np.asarray(x, "float32"))
+    return ops.convert_to_tensor(x, "float32")
 
 
 def numerical_gradient(function, x, step=1e-5):

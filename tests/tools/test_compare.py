@@ -86,8 +86,7 @@ def loader():
 
 
 def tf_dataset():
-    import tensorflow as tf
-
+    tf = pytest.importorskip("tensorflow")
     return tf.data.Dataset.from_tensor_slices(small_data(40)).shuffle(40).batch(8)
 
 
