@@ -36,6 +36,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 import keras_collab as kc
 
+KIND = ("machine", "measure", "backend", "network", "batch", "dtype", "variant")  # The newest of a kind is reported.
 Task = namedtuple("Task", "measure backend network batch dtype variants")  # What one process measures.
 
 
@@ -153,32 +154,46 @@ def finished(tasks, path, pairs):
     return done
 
 
-def report(tasks, options):
-    """Prints the tables in Markdown, and writes them beside the results."""
-    done = finished(tasks, options.results, options.pairs)
-    if not done:
-        sys.exit(f"{options.results} has no measurement of these settings, versions and this machine.")
-    runs = list(done.values())
+def report(options):
+    """Prints the tables of all that the file of results holds, and writes them beside it in Markdown."""
+    lines, _ = read(options.results)
+    if not lines:
+        sys.exit(f"{options.results} has no measurement.")
+    newest = {}
+    for _, run in lines:
+        run = {"dtype": "float32", **run}  # Older lines do not say.
+        newest[tuple(run[name] for name in KIND)] = run
     console = Console(record=True, width=150)
-    for case in itertools.product(options.dtype, options.batches, options.networks):
-        dtype, batch, network = case
-        title, _ = NETWORKS[network]
-        if dtype != "float32":
-            title += f", {dtype}"
-        own = [run for run in runs if (run["dtype"], run["batch"], run["network"]) == case]
-        if own:
-            console.print(f"### {title}, batch {batch}\n", table(own, options.variants, options.backends))
-    versions, machines = {}, {}
-    for run in runs:
-        versions.update(run["versions"])
-        machines[run["machine"]] = None
-        if run["measure"] == "build":
-            build, wrap = run["build"], run["wrap"]
-            console.print(f"ResNet-50 on {run['backend']}: {build:.2f} s to build, {wrap:.2f} s to wrap.\n")
-    packages = ", ".join(f"{name} {number}" for name, number in versions.items())
-    console.print(packages, f"on {' and '.join(machines)}.")
+    machines = {}
+    for run in newest.values():
+        machines.setdefault(run["machine"], []).append(run)
+    for machine, runs in machines.items():
+        report_machine(machine, runs, options.rows, console)
     lines = [line.strip() for line in console.export_text().splitlines()]
     write(options.results.with_suffix(".md"), "\n".join(lines) + "\n")
+
+
+def report_machine(machine, runs, rows, console):
+    """Prints what was measured on a machine."""
+    cases, versions, others = {}, {}, []
+    for run in runs:
+        versions.update(run["versions"])
+        if run["measure"] == "build":
+            others.append(
+                f"ResNet-50 on {run['backend']}: {run['build']:.2f} s to build, {run['wrap']:.2f} s to wrap.\n"
+            )
+        else:
+            case = -run["batch"], list(NETWORKS).index(run["network"]), run["dtype"]
+            cases.setdefault(case, []).append(run)
+    packages = ", ".join(f"{name} {number}" for name, number in versions.items())
+    console.print(f"## {machine}\n\n{packages}\n")
+    for line in others:
+        console.print(line)
+    for case in sorted(cases):
+        own = cases[case]
+        title, _ = NETWORKS[own[0]["network"]]
+        dtype = "" if own[0]["dtype"] == "float32" else f", {own[0]['dtype']}"
+        console.print(f"### {title}{dtype}, batch {own[0]['batch']}\n", table(own, COMPARISONS[rows].variants))
 
 
 def all_tasks(options):
@@ -249,9 +264,8 @@ def main():
     options.networks = options.networks or comparison.networks
     options.batches = options.batches or comparison.batches
     options.results = options.results or Path("runs") / f"{comparison.file}.jsonl"
-    tasks = all_tasks(options)
-    failures = [] if options.report else run_all(tasks, options)
-    report(tasks, options)
+    failures = [] if options.report else run_all(all_tasks(options), options)
+    report(options)
     sys.exit(f"Failed: {', '.join(failures)}." if failures else 0)
 
 

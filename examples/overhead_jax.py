@@ -49,12 +49,11 @@ class CompiledStep:
     def counts(self):
         """XLA's operations and temporary memory, in bytes, of one step.
 
-        On an accelerator the operations are those before XLA optimizes: it does not count in the libraries that it
-        then calls for convolutions.
+        There are no operations on an accelerator: XLA does not count those of the libraries that it calls there.
         """
-        counted = self.program if self.on_processor else self.lowered
+        operations = self.program.cost_analysis()["flops"] if self.on_processor else None
         return {
-            "operations": (counted.cost_analysis() or {}).get("flops"),
+            "operations": operations,
             "memory": self.program.memory_analysis().temp_size_in_bytes,
             "parameters": self.parameters,
         }

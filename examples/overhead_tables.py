@@ -7,16 +7,15 @@ from rich import box
 from rich.table import Table
 
 
-def table(runs, variants, backends):
+def table(runs, variants):
     """A row for each kind of model: the plain network's own numbers, then the others' as multiples of them.
 
     Args:
         runs: the measurements of one network with one batch size.
         variants: the kinds of model beside the plain network, in the order of the rows.
-        backends: the backends that steps were timed on, in the order of the columns.
 
     Returns:
-        A table of rich, without the columns that have no number.
+        A table of rich, without the rows and columns that have no number.
     """
     counts, times = {}, {}
     for run in runs:
@@ -32,7 +31,7 @@ def table(runs, variants, backends):
     for variant in ["plain", *variants]:
         cells = count_cells(counts.get(variant), counts.get("plain"))
         rows.append([variant.replace("_", " "), *cells])
-    for backend in backends:
+    for backend in sorted({backend for backend, _ in times}, reverse=True):
         columns.append(f"step, {backend}")
         plain_seconds, ratios = [], []
         for variant in variants:
@@ -47,7 +46,7 @@ def table(runs, variants, backends):
         for row, cell in zip(rows, [step, *ratios], strict=True):
             row.append(cell)
     frame = pd.DataFrame(rows, columns=columns)
-    frame = frame.loc[:, (frame != "").any()]
+    frame = frame.loc[(frame.iloc[:, 1:] != "").any(axis=1), (frame != "").any()]
     result = Table(*frame, box=box.MARKDOWN)
     for row in frame.to_numpy():
         result.add_row(*row)
@@ -60,11 +59,10 @@ def count_cells(run, plain):
         return ["", "", ""]
     operations, memory, parameters = run["operations"], run["memory"], run["parameters"]
     if run is plain:
-        return [f"{operations / 1e9:.1f} GFLOP", f"{memory / 2**20:.0f} MiB", f"{parameters:,}"]
-    operations /= plain["operations"]
-    memory /= plain["memory"]
-    parameters -= plain["parameters"]
-    return [f"{operations:.4f}×", f"{memory:.4f}×", f"+{parameters:,}"]
+        counted = f"{operations / 1e9:.1f} GFLOP" if operations else ""
+        return [counted, f"{memory / 2**20:.0f} MiB", f"{parameters:,}"]
+    counted = f"{operations / plain['operations']:.4f}×" if operations else ""
+    return [counted, f"{memory / plain['memory']:.4f}×", f"+{parameters - plain['parameters']:,}"]
 
 
 def ratio(seconds):
