@@ -61,9 +61,10 @@ weights rise over 500 steps; `strong` is `recipes.strong()`; `plain_half` has ha
 `panel_networks.py`. The picture has the jobs with three seeds or more. `python examples/panel.py --table` writes this
 page.
 
-Images come in another order each epoch. Lines before that are in `panel-one-order.jsonl`: there each training saw its
-batches in one order, since Keras 3.15 on TensorFlow shuffles arrays in the same way each epoch once a seed is set. That
-alone cost plain training 3.5 points on CIFAR-10N worst (seeds 10 to 12).
+Seeds from 20 on were trained with JAX on an NVIDIA H100, the others with TensorFlow on two cores; each line names its
+device. Images come in another order each epoch. Lines before that are in `panel-one-order.jsonl`: there each training
+saw its batches in one order, since Keras 3.15 on TensorFlow shuffles arrays in the same way each epoch once a seed is
+set. That alone cost plain training 3.5 points on CIFAR-10N worst (seeds 10 to 12).
 """
 WIDE = {"network": "resnet18_wide", "optimizer": "sgd", "rate": 0.2, "augment": "flip", "batch": 125}
 WIDE_VGG = {**WIDE, "network": "vgg16_wide", "rate": 0.1}
