@@ -4,6 +4,8 @@
     python examples/overhead.py --rows methods   # all four terms, R-Drop, exits, Song & Chai's heads
     python examples/overhead.py --only counts    # what XLA counts in the compiled step: exact, the same every time
     python examples/overhead.py --report         # the tables again, from the measurements there are
+    python examples/overhead.py --backends jax --only time --networks resnet18 resnet50_96 --batches 128 \\
+        --dtype float32 mixed_bfloat16 --variants default "all four" --pairs 31    # those on an H100
 
 Operations and temporary memory are those of the compiled training step on JAX. For step times the plain network (A) and
 the other model (B) take turns in one process, A, B, B, A; the tables have the median of the ratios B/A and quartiles.
@@ -81,7 +83,7 @@ def step_times(plain, other, pairs, block=1, limit=40.0):
 def measured(task, variants, pairs):
     """Yields each of the variants and what is measured of it."""
     if task.backend == "jax":
-        import overhead_jax  # Here, since the other backends do without JAX, and before there is a model.
+        import overhead_jax  # Here, since the other backends do without JAX.
     plain = make("plain", task)
     x, y = batch_for(plain, task.batch)
     if task.measure == "build":
@@ -91,13 +93,13 @@ def measured(task, variants, pairs):
         yield variants[0], {"build": median(build_times), "wrap": median(wrap_times)}
     elif task.measure == "counts":
         for variant in variants:
-            step = overhead_jax.CompiledStep(make(variant, task), x, y)
+            step = overhead_jax.CompiledStep(partial(make, variant, task), x, y)
             step.compile()
             yield variant, step.counts()
     elif task.backend == "jax":
         steps = {}
         for variant in ["plain", *variants]:
-            steps[variant] = overhead_jax.CompiledStep(make(variant, task), x, y)
+            steps[variant] = overhead_jax.CompiledStep(partial(make, variant, task), x, y)
         overhead_jax.compile_all(steps.values())
         one = steps["plain"]
         for variant in variants:
@@ -140,28 +142,34 @@ def key(task, variant, pairs):
     }
 
 
+def measurements(path):
+    """The lines of a file of results. Older ones do not say the dtype."""
+    records, _ = read(path)
+    return [{"dtype": "float32", **record} for _, record in records]
+
+
 def finished(tasks, path, pairs):
     """{(task, variant): record} of the measurements in the file that are of these settings, versions and machine."""
-    records, _ = read(path)
-    done = {}
+    records, done = measurements(path), {}
     for task in tasks:
         for variant in task.variants:
             settings = key(task, variant, pairs)
-            for _, record in records:
-                record = {"dtype": "float32", **record}  # Older lines do not say.
+            for record in records:
                 if settings.items() <= record.items():
                     done[task, variant] = record
     return done
 
 
 def report(options):
-    """Prints the tables of all that the file of results holds, and writes them beside it in Markdown."""
-    lines, _ = read(options.results)
-    if not lines:
+    """Prints the tables of all that the file of results holds, and writes them beside it in Markdown.
+
+    Lines of terms or versions that have changed since are not told apart: delete them.
+    """
+    runs = measurements(options.results)
+    if not runs:
         sys.exit(f"{options.results} has no measurement.")
     newest = {}
-    for _, run in lines:
-        run = {"dtype": "float32", **run}  # Older lines do not say.
+    for run in runs:
         newest[tuple(run[name] for name in KIND)] = run
     console = Console(record=True, width=150)
     machines = {}
@@ -242,7 +250,7 @@ def run_all(tasks, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", choices=COMPARISONS, default="terms", help="what is compared (default: terms)")
-    parser.add_argument("--variants", nargs="+", metavar="NAME", help="rows to measure and print (default: all)")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="rows to measure (default: all)")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="default: those of the tables in results")
     parser.add_argument("--batches", nargs="+", type=int, help="default: 128 32; of methods 128")
     parser.add_argument("--dtype", nargs="+", choices=["float32", "mixed_bfloat16"], default=["float32"])

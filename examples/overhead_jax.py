@@ -6,27 +6,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 
-# Models are built on the processor: an accelerator would compile each small operation of it for itself.
-jax.config.update("jax_default_device", jax.devices("cpu")[0])
-
 
 class CompiledStep:
     """A training step whose state and data stay on the device.
 
     Args:
-        model: a compiled Keras model. Its variables are given to the steps, which overwrite them.
+        build: a function that makes a compiled Keras model. Its variables are given to the steps, which overwrite them.
         x: inputs of one batch.
         y: targets of the batch.
     """
 
-    def __init__(self, model, x, y):
+    def __init__(self, build, x, y):
+        # An accelerator would compile each small operation of building for itself.
+        with jax.default_device(jax.devices("cpu")[0]):
+            model = build()
+            model._symbolic_build(data_batch=(x, y, None))  # As `fit` does: optimizer and metrics get variables.
         device = jax.devices()[0]
         self.on_processor = device.platform == "cpu"
         self.block = 1 if self.on_processor else 10  # Steps to time as one, so that an accelerator need not wait.
         self.parameters = 0
         for weight in model.trainable_weights:
             self.parameters += math.prod(weight.shape)
-        model._symbolic_build(data_batch=(x, y, None))  # As `fit` does first: optimizer and metrics get variables.
         weights = (model.trainable_variables, model.non_trainable_variables)
         state = []
         for variables in (*weights, model.optimizer.variables, model.metrics_variables):

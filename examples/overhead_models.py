@@ -17,7 +17,6 @@ NETWORKS = {
     "resnet50": ("ResNet-50, 32×32", partial(keras.applications.ResNet50, **SMALL)),
     "vgg16_bn": ("VGG-16 with BatchNorm, 32×32", vgg16),
     "vgg16": ("VGG16, 32×32", partial(keras.applications.VGG16, **SMALL)),
-    "resnet18_96": ("ResNet-18, 96×96", partial(resnet18, (96, 96, 3))),
     "resnet50_96": ("ResNet-50, 96×96", partial(keras.applications.ResNet50, **LARGE)),
 }
 TERMS = {

@@ -11,7 +11,7 @@ def table(runs, variants):
     """A row for each kind of model: the plain network's own numbers, then the others' as multiples of them.
 
     Args:
-        runs: the measurements of one network with one batch size.
+        runs: the measurements of one network with one batch size and dtype, on one machine.
         variants: the kinds of model beside the plain network, in the order of the rows.
 
     Returns:
@@ -19,13 +19,14 @@ def table(runs, variants):
     """
     counts, times = {}, {}
     for run in runs:
-        if run["measure"] == "time":
-            times[run["backend"], run["variant"]] = run
-            if "plain" in run:  # On JAX the programs that were timed are counted too.
-                counts["plain"], counts[run["variant"]] = run["plain"], run
-    for run in runs:
         if run["measure"] == "counts":
             counts[run["variant"]] = run
+        else:
+            times[run["backend"], run["variant"]] = run
+    for run in times.values():
+        if "plain" in run:  # On JAX the programs that were timed are counted too.
+            counts.setdefault("plain", run["plain"])
+            counts.setdefault(run["variant"], run)
     columns = ["", "XLA operations", "XLA temporary memory", "trainable parameters"]
     rows = []
     for variant in ["plain", *variants]:

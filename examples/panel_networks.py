@@ -81,7 +81,6 @@ NETWORKS = {
     "resnet18": lambda shape, classes: models.resnet18(shape, classes, width=32),
     "resnet18_narrow": lambda shape, classes: models.resnet18(shape, classes, width=16),
     "resnet18_wide": lambda shape, classes: models.resnet18(shape, classes),
-    "vgg16_wide": lambda shape, classes: models.vgg16(shape, classes),
     "vgg16": lambda shape, classes: models.vgg16(shape, classes, width=10),
 }
 

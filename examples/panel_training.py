@@ -116,6 +116,8 @@ def batches(x, y, size, seed):
 
 def mixed(data, classes, seed):
     """tf.data after CutMix (Yun et al., 2019, arXiv 1905.04899) and MixUp (Zhang et al., 2018, arXiv 1710.09412)."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError("CutMix and MixUp need tf.data. Set KERAS_BACKEND=tensorflow, or choose other --cells.")
     cut, blend = keras.layers.CutMix(seed=seed), keras.layers.MixUp(seed=seed)
 
     def mix(images, labels):

@@ -90,10 +90,10 @@ def version_of(module):
 
 
 def device(backend):
-    """The accelerator that trains on a backend, or the machine where a processor does."""
+    """The accelerator that JAX trains on, or the machine. Lines of the other backends are those of processors."""
     if backend != "jax":
         return MACHINE
     import jax
 
-    (name,) = {device.device_kind for device in jax.devices()}
+    name = jax.devices()[0].device_kind
     return MACHINE if name == "cpu" else name

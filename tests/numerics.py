@@ -45,7 +45,7 @@ def numerical_gradient(function, x, step=1e-5):
 
 def check(function, formula, x, value_tolerance=2e-6, gradient_tolerance=2e-4):
     """Value and gradient of a backend function equal those of a NumPy formula."""
-    value = float(function(ops.convert_to_tensor(np.asarray(x, "float32"))))
+    value = float(function(tensor(x)))
     np.testing.assert_allclose(
         value, formula(np.asarray(x, "float64")), rtol=value_tolerance * 10, atol=value_tolerance
     )

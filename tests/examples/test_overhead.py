@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 BACKEND = keras.backend.backend()
+ON_JAX = pytest.mark.skipif(BACKEND != "jax", reason="XLA's counts are read through JAX")
 FILTERS = (4, 4, 8, 8)
 
 
@@ -66,7 +67,7 @@ def test_a_measurement_is_made_once(tmp_path, capsys):
     assert list(measured(task, results)) == ["R-Drop"]  # Measured again, on a line of its own.
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="XLA's counts are read through JAX")
+@ON_JAX
 def test_counts_are_those_of_the_arithmetic(tmp_path):
     variants = ["plain", "all four", "unwrapped", "Keras' Distiller"]
     found = measured(task_of("counts", *variants), tmp_path / "overhead.jsonl")
@@ -83,7 +84,7 @@ def test_counts_are_those_of_the_arithmetic(tmp_path):
         assert found["unwrapped"][column] == found["plain"][column]
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="only JAX times the compiled step")
+@ON_JAX
 def test_steps_that_are_timed_are_counted(tmp_path, monkeypatch):
     network, dtypes = tiny(), []
 
@@ -106,7 +107,7 @@ def test_steps_that_are_timed_are_counted(tmp_path, monkeypatch):
     assert {name: counts["plain"][name] for name in plain} == plain
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="only JAX times the compiled step")
+@ON_JAX
 def test_a_block_is_that_many_steps():
     from overhead_jax import CompiledStep, compile_all
 
@@ -114,7 +115,7 @@ def test_a_block_is_that_many_steps():
     model, twin = overhead.make("all four", task), overhead.make("all four", task)
     twin.set_weights(model.get_weights())
     x, y = overhead.batch_for(model, 4)
-    step = CompiledStep(model, x, y)
+    step = CompiledStep(lambda: model, x, y)
     compile_all([step])
     step.block = 3
     step.run()
