@@ -50,7 +50,7 @@ def assert_same_training(plain, wrapped, plain_history, wrapped_history):
 
 
 def test_weight_0_trains_as_the_plain_network():
-    assert_same_training(*train_both(small_network(dropout=0.3, regularizer="l2"), small_data()))
+    assert_same_training(*train_both(small_network(dropout=0.3, regularizer="l2"), small_data(22)))
 
 
 def test_each_term_with_weight_0_trains_as_the_plain_network(make_term):
@@ -285,7 +285,7 @@ def test_half_precision_stays_finite(policy):
 
 
 def test_round_trip_restores_all_and_fit_goes_on_as_if_never_stopped(tmp_path):
-    x, y = small_data()
+    x, y = small_data(22)
     terms = [
         keras_collab.OutputConsistency(0.7),
         keras_collab.IntermediateConsistency(0.3, layers=["relu0", "relu2"]),

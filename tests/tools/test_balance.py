@@ -44,7 +44,7 @@ def gradients_of_a_step(network, data, terms):
 def test_norms_are_those_of_the_gradients(regularizer):
     network, data = small_network(regularizer=regularizer), small_data()
     task = gradients_of_a_step(network, data, fixed_terms())
-    found = balance(compiled(network, fixed_terms(kernel=3.0)), data, 1, batch_size=22, share=0.5, verbose=False)
+    found = balance(compiled(network, fixed_terms(kernel=3.0)), data, 1, batch_size=24, share=0.5, verbose=False)
     for row, name in zip(found.terms, ("intermediate", "kernel"), strict=True):
         both = gradients_of_a_step(network, data, fixed_terms(**{name: 100.0}))
         own = [(one - other) / 100 for one, other in zip(both, task, strict=True)]
@@ -169,7 +169,7 @@ def test_regression(outputs):
     y = np.random.default_rng(1).normal(size=(len(x), outputs))
     model = wrap(network, [KernelSimilarity(), Decay()])
     model.compile(keras.optimizers.SGD(RATE), "mse")
-    rows = {row.name: row for row in balance(model, (x, y), 1, batch_size=22, verbose=False).terms}
+    rows = {row.name: row for row in balance(model, (x, y), 1, batch_size=24, verbose=False).terms}
     pooled = keras.Model(network.input, network.layers[-2].output)
     features = ops.convert_to_numpy(pooled(x, training=False)).astype("float64")
     kernel, bias = network.layers[-1].get_weights()

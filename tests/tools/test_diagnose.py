@@ -171,7 +171,7 @@ def test_tables_and_figure(tmp_path, capsys):
 
 def test_bad_input():
     network, (x, y) = small_network(), small_data()
-    with pytest.raises(ValueError, match=r"same number of samples.*\[3, 22\]"):
+    with pytest.raises(ValueError, match=r"same number of samples.*\[3, 24\]"):
         diagnose(network, (x, y[:3]))
     with pytest.raises(ValueError, match=r"four or more. Received: 3"):
         diagnose(network, (x[:3], y[:3]))
@@ -179,8 +179,8 @@ def test_bad_input():
         diagnose(network, (x, y), 0)
     with pytest.raises(ValueError, match="Close matches: 'relu1'"):
         diagnose(network, (x, y), layers=["relu_1"])
-    with pytest.raises(ValueError, match=r"Labels for head 'head' have shape \(22, 2\)"):
-        diagnose(network, (x, np.ones((22, 2))))
+    with pytest.raises(ValueError, match=r"Labels for head 'head' have shape \(24, 2\)"):
+        diagnose(network, (x, np.ones((24, 2))))
     with pytest.raises(TypeError, match="must be a Functional or Sequential"):
         diagnose(layers.Dense(3), x)
     with pytest.raises(TypeError, match=r"diagnose: data must be arrays.*Received: 'images' \(of type str\)"):
