@@ -162,11 +162,11 @@ def write_table(lines, path):
         for arm in arms:
             gain = to_plain(runs, cell, arm)
             row.append(in_words(gain))
-            if arm == "default" and gain.pairs:
+            if arm == "default" and gain.pairs > 2:
                 means.append(gain.mean)
         rows.append(row)
     table = "\n".join(markdown(head, rows))
-    mean = f"The mean of the default over {len(means)} jobs is {np.mean(means):+.2f} points."
+    mean = f"The mean of the default over {len(means)} jobs with three seeds or more is {np.mean(means):+.2f} points."
     path.write_text(f"{HEADING}\n{table}\n\n{mean}\n")
 
 
