@@ -16,6 +16,16 @@ def test_the_page_is_that_of_the_lines(tmp_path):
     assert (tmp_path / "panel.md").read_text() == PAGE.read_text(), "Run python examples/panel.py --table."
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="A PyDataset has orders only while fit runs.")
+def test_each_epoch_has_another_order():
+    images = np.zeros((10, 8, 8, 3), "uint8")
+    keras.utils.set_random_seed(0)
+    data = batches(images, np.arange(10, dtype="int32"), 4, seed=0)
+    first, second = ([int(label) for _, batch in data for label in batch.numpy()] for _ in range(2))
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(10))
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Images are mixed by tf.data.")
 def test_mixed_images_have_the_labels_of_both():
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3)).astype("uint8")
