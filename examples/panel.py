@@ -66,6 +66,7 @@ since Keras 3.15 on TensorFlow shuffles arrays in the same way each epoch once a
 training 3.5 points on CIFAR-10N worst (seeds 10 to 12).
 """
 WIDE = {"network": "resnet18_wide", "optimizer": "sgd", "rate": 0.2, "augment": "flip", "batch": 125}
+ALL = {**WIDE, "epochs": 8, "batch": 250}
 RESNET10 = {"network": "resnet10", "optimizer": "sgd", "rate": 0.2, "epochs": 40, "augment": "flip", "batch": 128}
 CELLS = [
     Cell("MNIST, 100 labels", "mnist", 100, "residual", "adam", 3e-3, 60, "shift"),
@@ -95,6 +96,8 @@ CELLS = [
     Cell("CIFAR-10, 2,000, ResNet-18 of width 32", "cifar10", 2000, "resnet18", "sgd", 0.2, 25, "flip", arms=STRONG),
     Cell("CIFAR-10, 5,000, ResNet-18 of width 64", "cifar10", 5000, **WIDE, epochs=40, arms=FULL),
     Cell("CIFAR-10N worst, 5,000, ResNet-18 of width 64", "cifar10", 5000, **WIDE, epochs=40, human="worst", arms=ARMS),
+    Cell("CIFAR-10, 50,000, ResNet-18 of width 64", "cifar10", 50000, **ALL, arms=STRONG),
+    Cell("CIFAR-10N worst, 50,000, ResNet-18 of width 64", "cifar10", 50000, **ALL, human="worst", arms=STRONG),
     Cell("Imagenette, 9,469, ResNet-18", "imagenette", 9469, "resnet18_narrow", "sgd", 0.2, 15, "flip", arms=STRONG),
     Cell("Imagenette, 2,000, VGG-16", "imagenette", 2000, "vgg16", "sgd", 0.1, 25, "flip", arms=STRONG),
     Cell("CIFAR-10, 1,000, fine-tuned", "cifar10", 1000, "resnet10", "adamw", 1e-3, 20, "flip", backbone="tiny"),
