@@ -1,5 +1,6 @@
 """Settings and fixtures of all tests."""
 
+import gc
 import os
 import tempfile
 
@@ -18,6 +19,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import keras
 import pytest
 from helpers import TERMS
+
+# The collector need not walk through what the imports have made again and again.
+gc.freeze()
+gc.set_threshold(100_000)
 
 
 @pytest.fixture(params=TERMS)

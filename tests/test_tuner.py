@@ -47,7 +47,7 @@ def terms():
 
 
 def compile(hp, model):
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
 
 
 def hypermodel(**kwargs):

@@ -130,9 +130,14 @@ class Trainer:
         shuffle = isinstance(train, keras.utils.PyDataset)  # The default of `fit`; for other data Keras 3.15 warns.
         if isinstance(train, tuple | list):
             train = Shuffled(train, self.batch_size or 32)
-        validation = _made(self.validation)
         model.fit(
-            train, validation_data=validation, epochs=self.epochs, shuffle=shuffle, callbacks=callbacks, verbose=0
+            train,
+            validation_data=_made(self.validation),
+            validation_batch_size=4 * (self.batch_size or 32),  # Of arrays. No gradients: larger batches fit.
+            epochs=self.epochs,
+            shuffle=shuffle,
+            callbacks=callbacks,
+            verbose=0,
         )
 
     def make(self, arm: str, seed: int) -> tuple[keras.Model, keras.Model]:

@@ -52,7 +52,8 @@ def compare(
             is called for each run and must make a new optimizer.
         epochs: integer, >= 1. Epochs of each run.
         seeds: integer, >= 1. Runs of each arm; fewer than three rarely show a difference. Defaults to 3.
-        batch_size: batch size of arrays, as in `fit`. Defaults to 32.
+        batch_size: batch size of training arrays, as in `fit`; validation arrays are read in four times as large ones.
+            Defaults to 32.
         arms: names of predefined arms: `"plain"`, `"wrapped"` (the default terms), the name of one of the four terms
             alone, `"strong"` (`recipes.strong()`), `"balanced"` (the same with weights set by `balance`) and
             `"label_smoothing"` (0.1). Or a dict from names to None for plain training, to a function from a network to

@@ -33,7 +33,12 @@ class Order(keras.metrics.Metric):
 
 
 def compile(model):
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy", Order()], jit_compile=JIT)
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy", Order()],
+        jit_compile=JIT,
+    )
 
 
 def build(activation="relu"):
