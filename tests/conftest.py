@@ -35,3 +35,8 @@ def make_term(request):
 def fresh_session():
     keras.utils.clear_session(free_memory=False)  # Collecting garbage takes seconds.
     keras.utils.set_random_seed(7)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest tests begin first, so that no process waits for another at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in ("tuning", "examples"))

@@ -29,11 +29,16 @@ class Die(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+def compile(model):
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
+
+
 def new_model(wrapped):
     keras.utils.set_random_seed(3)
     network = small_network(dropout=0.5)
     model = keras_collab.wrap(network) if wrapped else network
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
+    compile(model)
     return network, model
 
 
@@ -156,7 +161,7 @@ def test_a_file_of_another_model_or_of_something_else_is_named(tmp_path):
     model.save_weights(tmp_path / "b.weights.h5")
     (tmp_path / "c.weights.h5").write_text("text")
     for name, other in (("a", small_network(classes=5, dropout=0.5)), ("b", model), ("c", model)):
-        other.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        compile(other)
         with pytest.raises(ValueError, match=rf"{name}.weights.h5 is no backup of the model 'small'.*another path"):
             fit(other, Backup(tmp_path / f"{name}.weights.h5"))
 

@@ -13,7 +13,7 @@ from keras_collab import IntermediateConsistency, KernelSimilarity, OutputConsis
 
 
 def compiled(model, **kwargs):
-    model.compile("adam", "sparse_categorical_crossentropy", **kwargs)
+    model.compile("sgd", "sparse_categorical_crossentropy", **kwargs)
     return model
 
 
