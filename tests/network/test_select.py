@@ -289,7 +289,7 @@ def test_too_few_layers(network):
     assert HELP in str(error.value)
 
 
-def test_error_names_the_collaboration(network):
+def test_error_names_the_term(network):
     with pytest.raises(ValueError, match=r"^Term 'repeats': no name of a layer matches 'nowhere'"):
         wrap(network, [RepresentationSimilarity(layers="nowhere", name="repeats")])
     with pytest.raises(TypeError, match=r"^Term 'kernel_similarity': `layers` takes"):
