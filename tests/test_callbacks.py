@@ -30,8 +30,7 @@ class Die(keras.callbacks.Callback):
 
 
 def compile(model):
-    optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
 
 
 def new_model(wrapped):

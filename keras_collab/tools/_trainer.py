@@ -128,12 +128,13 @@ class Trainer:
     def fit(self, model: keras.Model, callbacks: list[keras.callbacks.Callback]) -> None:
         train = _made(self.train)
         shuffle = isinstance(train, keras.utils.PyDataset)  # The default of `fit`; for other data Keras 3.15 warns.
+        batch_size = self.batch_size or 32
         if isinstance(train, tuple | list):
-            train = Shuffled(train, self.batch_size or 32)
+            train = Shuffled(train, batch_size)
         model.fit(
             train,
             validation_data=_made(self.validation),
-            validation_batch_size=4 * (self.batch_size or 32),  # Of arrays. No gradients: larger batches fit.
+            validation_batch_size=4 * batch_size,  # Of arrays. No gradients: larger batches fit.
             epochs=self.epochs,
             shuffle=shuffle,
             callbacks=callbacks,

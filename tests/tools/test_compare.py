@@ -33,12 +33,7 @@ class Order(keras.metrics.Metric):
 
 
 def compile(model):
-    model.compile(
-        keras.optimizers.SGD(0.1, momentum=0.9),
-        "sparse_categorical_crossentropy",
-        metrics=["accuracy", Order()],
-        jit_compile=JIT,
-    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy", Order()], jit_compile=JIT)
 
 
 def build(activation="relu"):

@@ -20,8 +20,8 @@ def command(folder, space, *more):
     return [sys.executable, str(PROGRAM), "digits", "resnet8", space, *settings, *places, *more]
 
 
-def search(folder, space, *more):
-    return subprocess.run(command(folder, space, *more), capture_output=True, text=True, check=False)
+def search(folder, space):
+    return subprocess.run(command(folder, space), capture_output=True, text=True, check=False)
 
 
 def refused(folder, space, message, monkeypatch):
@@ -48,7 +48,7 @@ def test_a_search_is_told_and_kept_and_no_other_mixes_with_it(tmp_path, monkeypa
     assert 0 <= record["test"]["accuracy"] <= 1
     assert "kernel_similarity_weight" in record["best"]
     assert (tmp_path / "results" / "digits-resnet8-weights-random.png").stat().st_size > 10_000
-    refused(tmp_path, "weights", r"has the outcome of this search already", monkeypatch)
+    refused(tmp_path, "weights", "has the outcome of this search already", monkeypatch)
     refused(tmp_path, "plain", r"holds another search \(space: 'weights', now 'plain'\)", monkeypatch)
 
 
