@@ -10,7 +10,8 @@ from keras_collab.terms.intermediate_consistency import IntermediateConsistency
 from keras_collab.terms.kernel_similarity import KernelSimilarity
 from keras_collab.terms.output_consistency import OutputConsistency
 from keras_collab.terms.representation_similarity import RepresentationSimilarity
-from keras_collab.terms.term import StepTensors, Term
+from keras_collab.terms.step_tensors import StepTensors
+from keras_collab.terms.term import Term
 from keras_collab.tools.balance import Balance, balance
 from keras_collab.tools.compare import compare
 from keras_collab.tools.comparison import Comparison

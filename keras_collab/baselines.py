@@ -24,7 +24,7 @@ from keras_collab.network.select import NetworkReader, Tap
 from keras_collab.terms.output_consistency import consistency_divergence
 from keras_collab.terms.pairs import scale_gradient
 from keras_collab.terms.relations import pool
-from keras_collab.terms.term import weighted_mean
+from keras_collab.terms.step_tensors import weighted_mean
 
 
 def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:

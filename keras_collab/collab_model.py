@@ -23,7 +23,8 @@ from keras_collab.network.head import read_head
 from keras_collab.network.placement import check_same_placement
 from keras_collab.network.reach import trainable_weights, unread, unread_remark
 from keras_collab.network.select import NetworkReader, Selection, trained_part
-from keras_collab.terms.term import StepTensors, Term
+from keras_collab.terms.step_tensors import StepTensors
+from keras_collab.terms.term import Term
 
 
 class _Internals:
@@ -38,7 +39,6 @@ class _Internals:
                 tensors[id(tensor)] = tensor
         self.tap_ids = list(tensors)
         self.tapped = reader.graph.tapped(list(tensors.values()))
-        self.training_selections: list[Selection] | None = None
         self.last_state = LastState()
 
 
@@ -114,7 +114,7 @@ class CollabModel(keras.Model):
         self.dtype_policy = network.dtype_policy
         self._internals = internals
         for term, selection in zip(chosen, selections, strict=True):
-            term.attach(selection)
+            term._attach(selection)
         self._terms = chosen
         self._counter = StepCounter([term.name for term in chosen])
         self._task_tracker = keras.metrics.Mean(name="task_loss")
@@ -138,7 +138,8 @@ class CollabModel(keras.Model):
 
     def compile(self, *args, **kwargs):
         super().compile(*args, **kwargs)
-        self._internals.training_selections = None
+        for term in self._terms:
+            term.trained_selection = trained_part(term.selection, self._internals.graph)
         self._check_losses()
         self._check_something_trains()
 
@@ -188,14 +189,15 @@ class CollabModel(keras.Model):
         batch = ops.shape(tree.flatten(y_pred)[0])[0]
         self._task_tracker.update_state(self._task_loss(total), sample_weight=batch)
         number = ops.convert_to_tensor(self._counter.step)
-        for term, selection in zip(self._terms, self._training_selections(), strict=True):
+        for term in self._terms:
             value = ops.zeros((), dtype="float32")
-            if term.selection.is_empty or not selection.is_empty:
-                term.draw_at(number)
-                value = checked_value(term, term(tensors=_read(selection, taps, y_pred, y, sample_weight)))
-            weight = term.weight_at(number)
+            if not term.is_frozen:
+                term._draw_at(number)
+                tensors = _read(term.trained_selection, taps, y_pred, y, sample_weight)
+                value = checked_value(term, term(tensors=tensors))
+            weight = term._weight_at(number)
             total = total + ops.cast(self._aggregate_additional_loss(weight * value), total.dtype)
-            term.track(value, weight, batch)
+            term._track(value, weight, batch)
             step.values[term.name] = value
         self._counter.step.assign(number + 1)
         return total
@@ -236,13 +238,6 @@ class CollabModel(keras.Model):
             total = total - self._aggregate_additional_loss(loss)
         return total / self._aggregate_additional_loss(ops.ones((), dtype=total.dtype))
 
-    def _training_selections(self) -> list[Selection]:
-        """What each term reads, without frozen kernels and taps behind frozen layers. Reset by `compile`."""
-        if self._internals.training_selections is None:
-            settled = [trained_part(term.selection, self._internals.graph) for term in self._terms]
-            self._internals.training_selections = settled
-        return self._internals.training_selections
-
     # Checks. An error inside the first step would come late.
 
     def _check_losses(self) -> None:
@@ -252,8 +247,8 @@ class CollabModel(keras.Model):
                 term.check_loss(term.selection, _loss_of(self.loss, head))
 
     def _check_something_trains(self) -> None:
-        for term, selection in zip(self._terms, self._training_selections(), strict=True):
-            if selection.is_empty and not term.selection.is_empty:
+        for term in self._terms:
+            if term.is_frozen:
                 warnings.warn(
                     f"'{term.name}' reads only what is frozen, so it adds nothing to the loss. Unfreeze a layer and "
                     "compile again, or leave the term out.",

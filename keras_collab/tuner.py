@@ -14,10 +14,10 @@ from typing import Any
 import keras
 
 from keras_collab._checks import require
-from keras_collab._heights import at_height, height
 from keras_collab.collab_model import CollabModel, wrap
 from keras_collab.recipes import strong
 from keras_collab.terms.term import Term
+from keras_collab.terms.weights import at_height, height
 from keras_collab.tools.balance import RANGE
 from keras_collab.tools.balance import balance as balance_weights
 

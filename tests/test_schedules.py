@@ -6,8 +6,8 @@ import pytest
 from helpers import small_data, small_network
 
 import keras_collab
-from keras_collab._heights import at_height, height
 from keras_collab.schedules import Ramp, RampDown
+from keras_collab.terms.weights import at_height, height
 
 BACKEND = keras.backend.backend()
 

@@ -10,7 +10,9 @@ from keras_collab._types import Tensor
 from keras_collab.network.names import Layers
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.relations import log_relations, pool
-from keras_collab.terms.term import StepTensors, Term, Weight
+from keras_collab.terms.step_tensors import StepTensors
+from keras_collab.terms.term import Term
+from keras_collab.terms.weights import Weight
 
 _TARGETS = ("outputs", "deepest")
 

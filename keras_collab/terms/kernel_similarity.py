@@ -19,7 +19,9 @@ from keras_collab.terms.pairs import (
     pick,
     scale_gradient,
 )
-from keras_collab.terms.term import StepTensors, Term, Weight
+from keras_collab.terms.step_tensors import StepTensors
+from keras_collab.terms.term import Term
+from keras_collab.terms.weights import Weight
 
 
 def welch_bound(filters: int, size: int) -> float:

@@ -9,7 +9,9 @@ from keras import ops
 from keras_collab._checks import check_range, check_temperature
 from keras_collab._types import Tensor
 from keras_collab.network.select import NetworkReader, Selection
-from keras_collab.terms.term import StepTensors, Term, Weight
+from keras_collab.terms.step_tensors import StepTensors
+from keras_collab.terms.term import Term
+from keras_collab.terms.weights import Weight
 
 # With one of these the outputs are quantities, not logits.
 _REGRESSION_LOSSES = (

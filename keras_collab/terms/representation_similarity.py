@@ -20,7 +20,9 @@ from keras_collab.terms.pairs import (
     scale_gradient,
     window,
 )
-from keras_collab.terms.term import StepTensors, Term, Weight
+from keras_collab.terms.step_tensors import StepTensors
+from keras_collab.terms.term import Term
+from keras_collab.terms.weights import Weight
 
 # R² of N rows is 1 / (N − 1) by chance alone. An estimate from fewer rows than this counts by their number.
 _ENOUGH_ROWS = 64

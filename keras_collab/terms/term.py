@@ -1,97 +1,23 @@
-"""The base class of all terms, and what a term receives at a training step."""
+"""The base class of all terms."""
 
-import dataclasses
 import inspect
 import math
-import numbers
 import random
 import re
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_collab._checks import FLOAT32_TINY, check_range
-from keras_collab._heights import at_height
+from keras_collab._checks import check_range
 from keras_collab._types import Tensor
-from keras_collab.network.head import HeadValues, check_labels, pick_output
-from keras_collab.network.layers import Kernel
 from keras_collab.network.select import NetworkReader, Selection
-
-Weight = float | Callable[[Tensor], Tensor]
-
-# Steps at which a schedule is tried out when a term is made.
-_TRIED_STEPS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
-
-# Times a value of more than 1 it is still a float32.
-_LARGEST_WEIGHT = 1e38
+from keras_collab.terms.step_tensors import StepTensors
+from keras_collab.terms.weights import Weight, at_height, checked_weight, serialized_weight
 
 # A term may draw this often in a step before it reaches into the draws of the next one.
 _DRAWS_A_STEP = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class StepTensors:
-    """What a term receives at a training step: the tensors that its `select` asked for.
-
-    Attributes:
-        taps: one tensor for each tap, `(batch, positions..., channels)`, in the dtype of the layer's output.
-        masks: one mask for each tap, `(batch, positions...)`, true for valid positions; None without a mask.
-        kernels: the trainable kernels; `kernel.read()` returns their filters.
-        outputs: the outputs of the network.
-        y: the labels, as passed to `fit`.
-        sample_weight: sample weights multiplied by class weights, or None.
-        head_values: what `head` returns, or None.
-    """
-
-    taps: tuple[Tensor, ...]
-    masks: tuple[Tensor, ...]
-    kernels: tuple[Kernel, ...]
-    outputs: Tensor
-    y: Tensor
-    sample_weight: Tensor
-    head_values: HeadValues | None
-
-    @property
-    def head(self) -> HeadValues:
-        """Features, kernel, bias and logits of the classifier in float32; a ValueError if `select` asked for none."""
-        if self.head_values is None:
-            raise ValueError("This needs a head: select() must return Selection(head=network.head()).")
-        return self.head_values
-
-    @property
-    def labels(self) -> Tensor:
-        """The labels as distributions over classes, in the shape of `head.logits`."""
-        y = ops.convert_to_tensor(pick_output(self.y, self.head.head))
-        check_labels(self.head.head, y.shape)
-        return self.head.head.label_distributions(y)
-
-    def mean_over_samples(self, values: Tensor) -> Tensor:
-        """The mean over samples, with the same sample weights and class weights as the task loss.
-
-        Args:
-            values: `(batch,)`, or `(batch, labels)` with one value for each label.
-        """
-        head = self.head_values.head if self.head_values else None
-        return weighted_mean(values, pick_output(self.sample_weight, head))
-
-
-def weighted_mean(values: Tensor, sample_weight: Tensor) -> Tensor:
-    """The mean of `values · sample_weight` over all values, the reduction of Keras' losses.
-
-    Args:
-        values: `(batch,)`, or `(batch, labels)`.
-        sample_weight: `(batch,)`, `(batch, 1)`, `(batch, labels)`, or None for 1.
-    """
-    if sample_weight is None:
-        return ops.mean(values)
-    weight = ops.convert_to_tensor(sample_weight, dtype=values.dtype)
-    rows = ops.reshape(weight, (ops.shape(values)[0], -1))
-    if len(values.shape) == 1 or rows.shape[1] != values.shape[1]:
-        rows = ops.mean(rows, axis=1, keepdims=True)
-    return ops.mean(ops.reshape(values, (ops.shape(values)[0], -1)) * rows)
 
 
 class Term(keras.layers.Layer):
@@ -111,6 +37,8 @@ class Term(keras.layers.Layer):
 
     Attributes:
         selection: what the term reads; empty until a network is wrapped.
+        trained_selection: the part of it that training can change, without frozen kernels and taps behind frozen
+            layers; set by `compile`.
 
     Raises:
         ValueError: if the weight is negative or not finite, or the seed is out of range.
@@ -131,10 +59,11 @@ class Term(keras.layers.Layer):
         if not isinstance(name, str) or not name:
             raise TypeError(f"{type(self).__name__}: `name` must be a string. Received: name={name!r}.")
         super().__init__(name=name, dtype="float32", trainable=False)
-        self._weight_setting = _checked_weight(name, weight)
+        self._weight_setting = checked_weight(name, weight)
         seed = _seed_for(name) if seed is None else seed
         self.seed = check_range(self, seed=seed, least=0, most=2**31 - 1, whole=True)
         self.selection = Selection()
+        self.trained_selection = Selection()
 
     def select(self, network: NetworkReader) -> Selection:
         """Returns what the term reads besides the outputs and the labels; by default nothing."""
@@ -147,30 +76,32 @@ class Term(keras.layers.Layer):
     def check_loss(self, selection: Selection, loss: Any) -> None:
         """Warns of a loss that the term does not fit; by default of none. Called by `compile`."""
 
-    def attach(self, selection: Selection) -> None:
+    def _attach(self, selection: Selection) -> None:
         """Stores what the term reads in a network and creates the term's variables. Called by `wrap`."""
         self.selection = selection
-        schedule, number = _split_weight(self._weight_setting)
-        self._weight = self.add_weight(
-            shape=(), initializer=keras.initializers.Constant(number), trainable=False, name="weight"
-        )
+        self.trained_selection = selection
+        is_scheduled = callable(self._weight_setting)
+        number = keras.initializers.Constant(0.0 if is_scheduled else self._weight_setting)
+        on_schedule = "ones" if is_scheduled else "zeros"
+        self._weight = self.add_weight(shape=(), initializer=number, trainable=False, name="weight")
         self._on_schedule = self.add_weight(
-            shape=(),
-            dtype="int32",
-            initializer="zeros" if schedule is None else "ones",
-            trainable=False,
-            name="on_schedule",
+            shape=(), dtype="int32", initializer=on_schedule, trainable=False, name="on_schedule"
         )
         self.value_tracker = keras.metrics.Mean(name=self.name)
-        self.weight_tracker = keras.metrics.Mean(name=f"{self.name}_weight") if callable(schedule) else None
+        self.weight_tracker = keras.metrics.Mean(name=f"{self.name}_weight") if is_scheduled else None
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.built = True
 
-    def track(self, value: Tensor, weight: Any, batch: Tensor) -> None:
+    def _track(self, value: Tensor, weight: Any, batch: Tensor) -> None:
         """Adds a step to the term's columns of the history, which are means over the samples of an epoch."""
         self.value_tracker.update_state(value, sample_weight=batch)
         if self.weight_tracker is not None:
             self.weight_tracker.update_state(weight, sample_weight=batch)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the term reads layers, and training can change none of them: then its value is 0."""
+        return self.trained_selection.is_empty and not self.selection.is_empty
 
     @property
     def scheduled(self) -> bool:
@@ -190,7 +121,7 @@ class Term(keras.layers.Layer):
 
     @weight.setter
     def weight(self, value: float) -> None:
-        checked = _checked_weight(self.name, value)
+        checked = checked_weight(self.name, value)
         if not self.built:
             self._weight_setting = checked
             return
@@ -205,14 +136,14 @@ class Term(keras.layers.Layer):
         self._weight.assign(checked)
         self._on_schedule.assign(0)
 
-    def set_height(self, value: float) -> None:
+    def _set_height(self, value: float) -> None:
         """Assigns a number to the weight, or to the height of its ramp: then a compiled step has to be made anew."""
         if self.scheduled:
             self._weight_setting = at_height(self._weight_setting, value)
         else:
             self.weight = value
 
-    def weight_at(self, step: Tensor) -> Tensor:
+    def _weight_at(self, step: Tensor) -> Tensor:
         """The weight at training step `step`, an integer scalar; called inside the compiled step."""
         number = ops.convert_to_tensor(self._weight)
         if not callable(self._weight_setting):
@@ -220,7 +151,7 @@ class Term(keras.layers.Layer):
         scheduled = ops.cast(self._weight_setting(step), "float32")
         return ops.where(ops.convert_to_tensor(self._on_schedule) > 0, scheduled, number)
 
-    def draw_at(self, step: Tensor) -> None:
+    def _draw_at(self, step: Tensor) -> None:
         """Seeds the random generator with the step, so that a resumed training makes the same draws."""
         state = self.seed_generator.state
         # torch adds the two numbers of a state (Keras 3.15): seeds 0 and 1 must lie far apart.
@@ -229,7 +160,7 @@ class Term(keras.layers.Layer):
 
     def load_own_variables(self, store):
         super().load_own_variables(store)
-        _checked_weight(self.name, float(ops.convert_to_numpy(self._weight)))
+        checked_weight(self.name, float(ops.convert_to_numpy(self._weight)))
 
     def layers_config(self, layers: Any) -> Any:
         """The value of `layers` for `get_config`: once wrapped, the paths of the layers that it chose."""
@@ -243,7 +174,7 @@ class Term(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the term again: those that it keeps as attributes of the same names."""
-        weight = _serialized_weight(self.name, self.weight)
+        weight = serialized_weight(self.name, self.weight)
         return _arguments(self, {"weight": weight, "name": self.name, "seed": self.seed})
 
     @classmethod
@@ -283,60 +214,6 @@ def _read(term: Term, variable: keras.Variable) -> Tensor:
             f"The weight of '{term.name}' is inside a running `fit` on JAX. In a callback reach the term through the "
             f"callback's own model: self.model.terms[{term.name!r}].weight."
         ) from error
-
-
-def _split_weight(setting: Weight) -> tuple[Any, float]:
-    """The weight as (schedule or None, number)."""
-    return (setting, 0.0) if callable(setting) else (None, setting)
-
-
-def _checked_weight(name: str, weight: Any) -> Weight:
-    if isinstance(weight, numbers.Real) and not isinstance(weight, bool):
-        if not 0 <= weight <= _LARGEST_WEIGHT:  # type: ignore[operator]  # NaN is neither, and an int of any size is.
-            raise ValueError(f"The weight of '{name}' must be a number from 0 to 1e38. Received: {weight!r}.")
-        if 0 < float(weight) < FLOAT32_TINY:
-            raise ValueError(
-                f"The weight of '{name}' is used as float32, which holds 0 and sizes from {FLOAT32_TINY:.2g}. "
-                f"Received: {weight!r}. Give 0 for none."
-            )
-        return float(weight)
-    if not callable(weight):
-        raise TypeError(
-            f"The weight of '{name}' must be a number >= 0, or a schedule such as keras_collab.schedules.Ramp(1.0, "
-            f"steps=1000). Received: {weight!r} (of type {type(weight).__name__})."
-        )
-    for step in _TRIED_STEPS:
-        _try_schedule(name, weight, step)
-    return weight
-
-
-def _try_schedule(name: str, schedule: Any, step: int) -> None:
-    """Calls the schedule once: an error inside a compiled step would come late."""
-    try:
-        value = float(ops.convert_to_numpy(schedule(ops.convert_to_tensor(step, dtype="int32"))))
-    except Exception as error:
-        raise TypeError(
-            f"The weight of '{name}' is not a schedule: it must turn a training step into one number. "
-            f"Received: {schedule!r}, which at step {step} raises {type(error).__name__}: {error}"
-        ) from error
-    # The schedule has computed in float32: a decay may have come down to where there is nothing left.
-    if not 0 <= value <= _LARGEST_WEIGHT:
-        raise ValueError(f"The weight of '{name}' must be a number >= 0 at every step. At step {step} it is {value}.")
-
-
-def _serialized_weight(name: str, weight: Any) -> Any:
-    if isinstance(weight, float):
-        return weight
-    registered = isinstance(weight, keras.optimizers.schedules.LearningRateSchedule) or ">" in (
-        keras.saving.get_registered_name(weight)
-    )
-    if not registered or getattr(weight, "__name__", "") == "<lambda>":
-        raise ValueError(
-            f"The weight of '{name}' is a function that cannot be saved: {weight!r}. Use a schedule of "
-            "keras_collab.schedules or keras.optimizers.schedules, or decorate a named function with "
-            "@keras.saving.register_keras_serializable()."
-        )
-    return keras.saving.serialize_keras_object(weight)
 
 
 def _seed_for(name: str) -> int:

@@ -11,7 +11,8 @@ from keras_collab._types import Tensor
 from keras_collab.collab_model import wrap
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.recipes import strong
-from keras_collab.terms.term import StepTensors, Term
+from keras_collab.terms.step_tensors import StepTensors
+from keras_collab.terms.term import Term
 
 Arm = Callable[..., Any]
 

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_collab._checks import check_range
-from keras_collab._heights import height
 from keras_collab.collab_model import CollabModel
+from keras_collab.terms.weights import height
 from keras_collab.tools._batches import Batch, check_batches, first_batches
 from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
 
@@ -148,7 +148,7 @@ def balance(
         row = _row(term.name, before[term.name], task, gradient, share)
         rows.append(row)
         if math.isfinite(row.weight):
-            term.set_height(row.weight)
+            term._set_height(row.weight)
     model.train_function = None  # It has the old heights of ramps compiled in; `fit` makes it anew.
     result = Balance(share, len(squares), tuple(rows))
     if verbose:

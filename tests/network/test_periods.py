@@ -1,7 +1,6 @@
 """Whole blocks among the ends of halves."""
 
 import pytest
-
 from keras_collab.network.periods import whole_blocks
 
 ATTENTION, DENSE, CONVOLUTION = ["MultiHeadAttention"], ["Dense", "Dense"], ["Conv2D"]
