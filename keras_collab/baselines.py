@@ -6,7 +6,6 @@ their own; R-Drop takes a second forward pass. Training uses the loss of the met
 """
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from keras import ops
 from keras_collab._checks import check_range, check_temperature
 from keras_collab._choice import check_not_wrapped
 from keras_collab._training_step import step_of, training_step
-from keras_collab._types import Tensor
+from keras_collab._types import Structure, Tensor
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
@@ -25,6 +24,8 @@ from keras_collab.terms.output_consistency import consistency_divergence
 from keras_collab.terms.pairs import scale_gradient
 from keras_collab.terms.relations import pool
 from keras_collab.terms.step_tensors import weighted_mean
+
+__all__ = ["Baseline", "Exits", "MultiHead", "RDrop"]
 
 
 def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class Baseline(keras.Model):
         step.taps = self.run_training_graph(inputs, training)
         return self.network_output(step.taps)
 
-    def run_training_graph(self, inputs: Any, training: Any) -> Any:
+    def run_training_graph(self, inputs: Structure, training: Any) -> Any:
         """Returns the logits of the training graph, and what else the loss needs."""
         return self.training_graph(inputs, training=training)
 
@@ -172,11 +173,15 @@ class MultiHead(Baseline):
             taps = self.reader.taps("auto", at_least=count + 1)[-1 - count : -1]
         else:
             taps = self.reader.taps(self.splits)
-        graph, ends = self.reader.graph, [*(tap.tensor for tap in taps), self.head.features]
-        shared = keras.Model(graph.inputs, ends[0], name="shared")
-        parts = [keras.Model(a, b, name=f"part{i}") for i, (a, b) in enumerate(itertools.pairwise(ends))]
-        logits = self._grow(shared(graph.inputs), parts, branch="")
-        return keras.Model(graph.inputs, logits, name="training_graph")
+        inputs = self.reader.graph.inputs
+        shared = keras.Model(inputs, taps[0].tensor, name="shared")
+        begins = [tap.tensor for tap in taps]
+        ends = [*begins[1:], self.head.features]
+        parts: list[keras.Model] = []
+        for begin, end in zip(begins, ends, strict=True):
+            parts.append(keras.Model(begin, end, name=f"part{len(parts)}"))
+        logits = self._grow(shared(inputs), parts, branch="")
+        return keras.Model(inputs, logits, name="training_graph")
 
     def _grow(self, x: Tensor, parts: Sequence[keras.Model], branch: str) -> list[Tensor]:
         """The logits of all heads that grow from `x`; in the branches "", "0", "00" layers are the network's own."""
@@ -189,8 +194,8 @@ class MultiHead(Baseline):
             return [_Logits(head)(x)]
         x = ScaleGradient(1.0 / self.branches)(x)
         logits = []
-        for name in (f"{branch}{index}" for index in range(self.branches)):
-            part = parts[0]
+        for index in range(self.branches):
+            name, part = f"{branch}{index}", parts[0]
             if name.strip("0"):
                 part = keras.models.clone_model(part)
                 part.name = f"{part.name}_{name}"  # Keras wants the names of a model's layers to be unique.
@@ -200,7 +205,7 @@ class MultiHead(Baseline):
     def loss_of(self, labels, logits):
         total, hard = 0.0, self.hard_share
         for index, z in enumerate(logits):
-            others = [other for i, other in enumerate(logits) if i != index]
+            others = [*logits[:index], *logits[index + 1 :]]
             consensus = ops.stop_gradient(ops.softmax(sum(others) / (len(others) * self.temperature)))
             soft = -ops.sum(consensus * ops.log_softmax(z / self.temperature), axis=-1)
             total = total + hard * cross_entropy(labels, z) + (1 - hard) * soft
@@ -223,7 +228,8 @@ class RDrop(Baseline):
         super().__init__(network, name)
 
     def build_training_graph(self):
-        if not any("Dropout" in type(call.operation).__name__ for call in self.reader.graph.calls):
+        kinds = [type(call.operation).__name__ for call in self.reader.graph.calls]
+        if "Dropout" not in " ".join(kinds):
             raise ValueError(
                 f"Network '{self.network.name}' has no Dropout layer: both passes of R-Drop would be the same. "
                 "Build it with one, for instance keras_collab.models.resnet8(dropout=0.3)."

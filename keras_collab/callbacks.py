@@ -12,6 +12,8 @@ from keras import ops
 
 from keras_collab._files import write_error, write_whole
 
+__all__ = ["Backup"]
+
 _ENTRY = "keras_collab_backup"
 
 

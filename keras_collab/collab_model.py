@@ -19,7 +19,7 @@ from keras_collab._training_step import LastState, StepCounter, evaluation, is_e
 from keras_collab._types import Tensor
 from keras_collab.network.calls import symbolic_ends
 from keras_collab.network.graph import check_network
-from keras_collab.network.head import read_head
+from keras_collab.network.head import Head, read_head
 from keras_collab.network.placement import check_same_placement
 from keras_collab.network.reach import trainable_weights, unread, unread_remark
 from keras_collab.network.select import NetworkReader, Selection, trained_part
@@ -363,7 +363,7 @@ class CollabModel(keras.Model):
         return cls(network, terms, name=config["name"])
 
 
-def _loss_of(loss: Any, head: Any) -> Any:
+def _loss_of(loss: Any, head: Head) -> Any:
     """The loss given to `compile` for the output of a head, as a `keras.losses.Loss` where it is one of Keras'."""
     if isinstance(loss, dict):
         loss = loss.get(head.name)

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_collab._checks import check_range
+
+__all__ = ["CIFAR10_PAIRS", "NoisyLabels", "asymmetric", "memorization", "pair_flip", "symmetric"]
 
 # CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat to dog and dog to cat (Patrini et al., 2017, arXiv
 # 1609.03683).
@@ -34,7 +37,7 @@ class NoisyLabels:
 
 
 def symmetric(
-    labels: Any,
+    labels: ArrayLike,
     rate: float,
     classes: int,
     *,
@@ -76,7 +79,7 @@ def symmetric(
 
 
 def asymmetric(
-    labels: Any,
+    labels: ArrayLike,
     rate: float,
     classes: int = 10,
     *,
@@ -113,7 +116,7 @@ def asymmetric(
 
 
 def pair_flip(
-    labels: Any,
+    labels: ArrayLike,
     rate: float,
     classes: int,
     *,
@@ -129,7 +132,7 @@ def pair_flip(
     return asymmetric(labels, rate, classes, pairs=pairs, seed=seed)
 
 
-def memorization(predictions: Any, clean: Any, noisy: Any) -> dict[str, float]:
+def memorization(predictions: ArrayLike, clean: ArrayLike, noisy: ArrayLike) -> dict[str, float]:
     """Measures how many true labels of its training set a network predicts, and how many wrong ones it has memorized.
 
     Args:
@@ -182,7 +185,7 @@ def _check_pairs(pairs: Any, classes: int) -> None:
         )
 
 
-def _check_labels(owner: Any, labels: Any, classes: int) -> np.ndarray:
+def _check_labels(owner: Any, labels: ArrayLike, classes: int) -> np.ndarray:
     check_range(owner, classes=classes, least=2, whole=True)
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":

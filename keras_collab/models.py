@@ -6,7 +6,9 @@ import keras
 from keras import layers
 
 from keras_collab._checks import check_range
-from keras_collab._types import Tensor
+from keras_collab._types import Structure, Tensor
+
+__all__ = ["resnet8", "resnet10", "resnet14", "resnet18", "resnet20", "vgg16"]
 
 Shape = tuple[int, int, int]
 
@@ -202,7 +204,7 @@ def _convolve(
     return normalization(convolution(x))
 
 
-def _classify(inputs: Any, x: Tensor, classes: int, dropout: float, name: str) -> keras.Model:
+def _classify(inputs: Structure, x: Tensor, classes: int, dropout: float, name: str) -> keras.Model:
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)

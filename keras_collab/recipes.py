@@ -12,6 +12,8 @@ from keras_collab.terms.output_consistency import OutputConsistency
 from keras_collab.terms.representation_similarity import RepresentationSimilarity
 from keras_collab.terms.term import Term
 
+__all__ = ["gentle", "strong"]
+
 _WARMUP_STEPS = 500
 
 

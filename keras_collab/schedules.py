@@ -8,6 +8,8 @@ from keras import ops
 from keras_collab._checks import check_range
 from keras_collab._types import Tensor
 
+__all__ = ["Ramp", "RampDown"]
+
 
 @keras.saving.register_keras_serializable("keras_collab")
 class Ramp(keras.optimizers.schedules.LearningRateSchedule):

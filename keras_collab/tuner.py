@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from keras_collab._checks import require
+from keras_collab._types import Data
 from keras_collab.collab_model import CollabModel, wrap
 from keras_collab.recipes import strong
 from keras_collab.terms.term import Term
@@ -22,6 +23,8 @@ from keras_collab.tools.balance import RANGE
 from keras_collab.tools.balance import balance as balance_weights
 
 keras_tuner: Any = require("keras_tuner", "`keras_collab.tuner` needs keras-tuner: `pip install 'keras-collab[tuner]'`")
+
+__all__ = ["CollabHyperModel"]
 
 Values = tuple[float, float] | list[Any]  # A range, or choices.
 
@@ -73,7 +76,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
         build_network: Callable[..., keras.Model],
         terms: Sequence[Term] | None = None,
         *,
-        data: Any = None,
+        data: Data = None,
         batch_size: int = 32,
         balance: bool = True,
         settings: Mapping[str, Values] | None = None,
@@ -112,7 +115,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
                     f"Received: {setting}={values!r}."
                 )
 
-    def _measured_ranges(self, data: Any, batch_size: int) -> dict[str, tuple[float, float]]:
+    def _measured_ranges(self, data: Data, batch_size: int) -> dict[str, tuple[float, float]]:
         hp = keras_tuner.HyperParameters()
         terms = [_copy(term, weight=_number(term)) for term in self.terms]
         model = wrap(self._network(hp), terms)

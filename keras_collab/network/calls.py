@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_collab._types import Operation
+from keras_collab._types import Operation, Structure, SymbolicArguments
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Call:
     path: str
     inputs: tuple[keras.KerasTensor, ...]
     outputs: tuple[keras.KerasTensor, ...]
-    arguments: Any  # Keras' symbolic arguments of the call.
+    arguments: SymbolicArguments
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class Call:
         return self.outputs[0]
 
 
-def symbolic_ends(model: keras.Model) -> tuple[Any, Any]:
+def symbolic_ends(model: keras.Model) -> tuple[Structure, Structure]:
     """The symbolic inputs and outputs of a model, in the structure the user gave them."""
     if isinstance(model, keras.Sequential):  # Keras 3.15: its `input` is that of a call of the whole, if any.
         return model.inputs[0], model.outputs[0]
@@ -51,7 +51,7 @@ def is_keras_own(cls: type, method: str) -> bool:
     return True
 
 
-def topological_calls(inputs: Any, outputs: Any, paths: dict[int, str]) -> list[Call]:
+def topological_calls(inputs: Structure, outputs: Structure, paths: dict[int, str]) -> list[Call]:
     """The calls between `inputs` and `outputs`, each after all that it depends on."""
     known = set(map(id, tree.flatten(inputs)))
     done: set[int] = set()

@@ -12,7 +12,7 @@ from keras import tree
 from keras.src import backend
 from keras.src.models.functional import Functional
 
-from keras_collab._types import Tensor
+from keras_collab._types import Structure, Tensor
 from keras_collab.network.calls import Call, is_keras_own, symbolic_ends, topological_calls
 from keras_collab.network.nested import flatten
 from keras_collab.network.sizes import probe
@@ -144,7 +144,7 @@ def _state(model: keras.Model) -> list[Any]:
     return state
 
 
-def _output_names(outputs: Any) -> list[str]:
+def _output_names(outputs: Structure) -> list[str]:
     """The names by which Keras knows the outputs: their keys in a dict, else the layers that they come from."""
     names = []
     for path, output in tree.flatten_with_path(outputs):
@@ -166,7 +166,7 @@ def _numbered(operations: Iterable[Any]) -> Iterator[None]:
             operation.name = name
 
 
-def _masks(inputs: Any, calls: Sequence[Call]) -> dict[int, keras.KerasTensor]:
+def _masks(inputs: Structure, calls: Sequence[Call]) -> dict[int, keras.KerasTensor]:
     """The masks that Keras attached to tensors when the layers were called, by the tensors' id."""
     masks: dict[int, keras.KerasTensor] = {}
     computable: dict[int, bool] = {}
@@ -180,7 +180,7 @@ def _masks(inputs: Any, calls: Sequence[Call]) -> dict[int, keras.KerasTensor]:
     return masks
 
 
-def _is_computable(inputs: Any, tensor: Tensor) -> bool:
+def _is_computable(inputs: Structure, tensor: Tensor) -> bool:
     """Whether a tensor depends on the inputs; a mask in a graph that Keras cloned depends on the original graph."""
     if not isinstance(tensor, keras.KerasTensor):
         return False

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_collab._types import Operation, Tensor
+from keras_collab._types import Operation, Structure, Tensor
 from keras_collab.network.calls import Call
 from keras_collab.network.graph import Graph
 from keras_collab.network.layers import Kernel, kernel_of
@@ -143,7 +143,7 @@ def check_indices(head: Head, labels: Tensor) -> None:
         )
 
 
-def pick_output(structure: Any, head: Head | None) -> Any:
+def pick_output(structure: Structure, head: Head | None) -> Tensor:
     """The labels or sample weights of the head's output, or the only ones."""
     if isinstance(structure, dict) and head is not None:
         if head.name not in structure:

@@ -12,7 +12,7 @@ from keras import ops, tree
 from keras.src import backend
 from keras.src.models.functional import Functional
 
-from keras_collab._types import Operation, Tensor
+from keras_collab._types import Operation, Structure, Tensor
 from keras_collab.network.calls import Call, is_keras_own, symbolic_ends, topological_calls
 
 
@@ -27,8 +27,8 @@ class Flattened:
         models: those whose layers were read.
     """
 
-    inputs: Any
-    outputs: Any
+    inputs: Structure
+    outputs: Structure
     paths: dict[int, str]
     models: list[keras.Model]
 
@@ -59,7 +59,7 @@ class _Replay:
     models: list[keras.Model]
     paths: dict[int, str] = dataclasses.field(default_factory=dict)
 
-    def run(self, model: keras.Model, inputs: Any, prefix: str, training: bool | None) -> Any:
+    def run(self, model: keras.Model, inputs: Structure, prefix: str, training: bool | None) -> Structure:
         """Calls all layers of a model on new inputs; returns its outputs."""
         starts, ends = symbolic_ends(model)
         values: dict[int, Tensor] = {}
@@ -71,7 +71,7 @@ class _Replay:
                 values[id(original)] = output
         return tree.map_structure(lambda x: values[id(x)], ends)
 
-    def call(self, call: Call, path: str, training: bool | None, values: dict[int, Tensor]) -> Any:
+    def call(self, call: Call, path: str, training: bool | None, values: dict[int, Tensor]) -> Structure:
         """Calls one layer, or all layers of a nested model, on new arguments.
 
         Args:
@@ -96,7 +96,7 @@ class _Replay:
             self.paths[id(output)] = path
         return outputs
 
-    def _entering(self, model: keras.Model, inputs: Any, prefix: str) -> list[Any] | None:
+    def _entering(self, model: keras.Model, inputs: Structure, prefix: str) -> list[Any] | None:
         """What a nested model is called on as its layers see it: in the order and of the dtype of its own inputs.
 
         None if Keras adds or removes an axis first, or an input is a constant: layers called on it would run once, now.
@@ -138,7 +138,7 @@ def _rank(tensor: Any) -> int | None:
     return None if tensor is None else len(tensor.shape)
 
 
-def _in_order(structure: Any, inputs: Any) -> list[Any]:
+def _in_order(structure: Structure, inputs: Structure) -> list[Any]:
     """What a model is called on in the order of its own inputs; of a dict Keras takes the keys that it needs."""
     if not isinstance(inputs, dict):
         return tree.flatten(inputs)

@@ -14,8 +14,8 @@ import keras
 from keras import tree
 from keras.src import backend
 
-from keras_collab._types import Operation, Tensor
-from keras_collab.network.calls import is_keras_own
+from keras_collab._types import Operation, Structure, Tensor
+from keras_collab.network.calls import Call, is_keras_own
 
 # A prime that no layer has as its own size, so that an axis of this length is the batch.
 _BATCH = 11
@@ -39,7 +39,7 @@ class Sizes:
     missed: int
 
 
-def probe(inputs: Any, calls: Sequence[Any]) -> Sizes:
+def probe(inputs: Structure, calls: Sequence[Call]) -> Sizes:
     """The shapes for the first size of the inputs that every call accepts, or that most accept.
 
     Args:
@@ -66,7 +66,7 @@ def _is_open(tensor: keras.KerasTensor) -> bool:
     return None in tensor.shape[1:]
 
 
-def _trial(inputs: Sequence[keras.KerasTensor], calls: Sequence[Any], batch: int, size: int) -> Sizes:
+def _trial(inputs: Sequence[keras.KerasTensor], calls: Sequence[Call], batch: int, size: int) -> Sizes:
     values: dict[int, keras.KerasTensor] = {}
     fixed = inputs[0].shape[0]
     for x in inputs:
@@ -85,7 +85,7 @@ def _trial(inputs: Sequence[keras.KerasTensor], calls: Sequence[Any], batch: int
     return Sizes(batch, shapes, missed)
 
 
-def _outputs(call: Any, values: dict[int, Tensor]) -> list[Any] | None:
+def _outputs(call: Call, values: dict[int, Tensor]) -> list[Any] | None:
     args, kwargs = call.arguments.fill_in(values)
     operation = call.operation
     try:

@@ -8,15 +8,15 @@ from typing import Any, Protocol, runtime_checkable
 import keras
 import numpy as np
 from keras import ops, tree
-from numpy.typing import NDArray
 
 from keras_collab._checks import check_range
+from keras_collab._types import Array, Data
 
 Batch = tuple[Any, Any, Any]  # x, y and sample_weight; None for what the data lack.
 
 
 @runtime_checkable
-class Array(Protocol):
+class ArrayLike(Protocol):
     """An array of any library: NumPy, TensorFlow, JAX, torch, pandas."""
 
     def __array__(self) -> Any: ...
@@ -39,7 +39,7 @@ def check_batches(owner: Any, batches: Any) -> int:
 
 def first_batches(
     owner: Any,
-    data: Any,
+    data: Data,
     count: int,
     size: int | None,
 ) -> Iterator[Batch]:
@@ -58,12 +58,12 @@ def first_batches(
         ValueError: if arrays do not have the same number of samples, or are lists of numbers.
     """
     is_path = isinstance(data, str | os.PathLike)
-    if is_path or not isinstance(data, Array | Iterable):
+    if is_path or not isinstance(data, ArrayLike | Iterable):
         raise TypeError(
             f"{owner.__name__}: data must be arrays, x or (x, y), or batches of them. Received: {data!r} (of type "
             f"{type(data).__name__}). Read images in folders by keras.utils.image_dataset_from_directory(...)."
         )
-    if isinstance(data, Array | dict):
+    if isinstance(data, ArrayLike | dict):
         data = (data,)
     batches = data
     is_list_of_batches = isinstance(data, list) and len(data) > 0 and isinstance(data[0], tuple)
@@ -120,10 +120,10 @@ class Shuffled(keras.utils.PyDataset):
         self.order = np.random.permutation(len(self.order))
 
 
-def _batch(array: NDArray[Any]) -> Any:
+def _batch(array: Array) -> Any:
     is_text = array.dtype.kind in "OSU"
     return ops.convert_to_tensor(array) if is_text else array  # Keras 3.15 takes text from a PyDataset as tensors only.
 
 
-def _numpy(array: Any) -> NDArray[Any]:
+def _numpy(array: Any) -> Array:
     return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_collab._files import write_json
+from keras_collab._types import Data
 from keras_collab.collab_model import CollabModel
 
 
@@ -64,7 +65,7 @@ def training_settings(model: keras.Model) -> dict[str, Any]:
     return settings
 
 
-def digest(data: Any) -> int:
+def digest(data: Data) -> int:
     """A number that tells arrays apart."""
     number = 0
     for array in tree.flatten(data):

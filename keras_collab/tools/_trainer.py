@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from keras_collab._files import write_json, write_whole
+from keras_collab._types import Data
 from keras_collab.callbacks import Backup
 from keras_collab.collab_model import CollabModel
 from keras_collab.schedules import Ramp
@@ -42,8 +43,8 @@ class Trainer:
 
     owner: Callable[..., Any]
     build_network: Callable[[], keras.Model]
-    train: Any
-    validation: Any
+    train: Data
+    validation: Data
     compile: Callable[[keras.Model], Any]
     epochs: int
     batch_size: int | None
@@ -230,7 +231,7 @@ def _seed_shuffling(seed: int) -> None:
         sys.modules["torch"].manual_seed(seed)
 
 
-def _made(data: Any) -> Any:
+def _made(data: Data) -> Any:
     """The data, made now if they were given as a function."""
     return data() if callable(data) else data
 

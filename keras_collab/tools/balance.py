@@ -8,12 +8,12 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from keras_collab._checks import check_range
+from keras_collab._types import Array, Data
 from keras_collab.collab_model import CollabModel
 from keras_collab.terms.weights import height
 from keras_collab.tools._batches import Batch, check_batches, first_batches
@@ -97,7 +97,7 @@ class Balance:
 
 def balance(
     model: CollabModel,
-    data: Any,
+    data: Data,
     batches: int = 8,
     *,
     share: float = 0.25,
@@ -159,8 +159,8 @@ def balance(
 def _row(
     name: str,
     before: float,
-    task: NDArray[Any],
-    term: NDArray[Any],
+    task: Array,
+    term: Array,
     share: float,
 ) -> TermBalance:
     """One row of the table.
@@ -230,7 +230,7 @@ class _OneLossModel(CollabModel):
             term.weight = float(index == part)
 
 
-def _measure(model: CollabModel, batches: Iterator[Batch]) -> NDArray[Any]:
+def _measure(model: CollabModel, batches: Iterator[Batch]) -> Array:
     """Squared norms of the gradients, `(batches, 1 + terms, trainable weights)`."""
     copy = _OneLossModel(model)
     compile_like(copy, model, _Norms(), auto_scale_loss=False)

@@ -12,7 +12,8 @@ import keras
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from keras_collab._checks import check_range
-from keras_collab.tools._batches import Array
+from keras_collab._types import Data
+from keras_collab.tools._batches import ArrayLike
 from keras_collab.tools._directory import check_same, owner_of
 from keras_collab.tools._trainer import Trainer
 from keras_collab.tools.arms import Arm, make_arms
@@ -21,8 +22,8 @@ from keras_collab.tools.comparison import Comparison
 
 def compare(
     build_network: Callable[[], keras.Model],
-    train: Any,
-    validation: Any,
+    train: Data,
+    validation: Data,
     *,
     compile: Callable[[keras.Model], Any],
     epochs: int,
@@ -137,9 +138,9 @@ def _progress(verbose: bool) -> Progress:
     return Progress(*columns, disable=not verbose)
 
 
-def _check_data(train: Any, validation: Any) -> None:
+def _check_data(train: Data, validation: Data) -> None:
     for name, data in {"train": train, "validation": validation}.items():
-        if data is None or isinstance(data, Iterator | Array):
+        if data is None or isinstance(data, Iterator | ArrayLike):
             raise ValueError(
                 f"`{name}` must be data that can be iterated more than once: (x, y), a dataset or loader, or a "
                 f"function that makes them. Received: {data!r}."

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console, Group
 from rich.table import Table
 
+from keras_collab._types import Data
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import Graph
 from keras_collab.network.reach import calls_reached, trainable_weights, unread, unread_remark
@@ -86,7 +87,7 @@ class Description:
         return remarks
 
 
-def describe(model: CollabModel, data: Any = None, *, verbose: bool = True) -> Description:
+def describe(model: CollabModel, data: Data = None, *, verbose: bool = True) -> Description:
     """Reports what each term reads in a network, which of it is frozen, and the time of a training step.
 
     The time is measured only if `data` is given, with and without the terms in turn. Afterwards the network's weights
@@ -180,7 +181,7 @@ def _lines(term: TermDescription) -> list[str]:
     return lines
 
 
-def _measure(model: CollabModel, data: Any) -> tuple[float, float]:
+def _measure(model: CollabModel, data: Data) -> tuple[float, float]:
     """Median seconds of a training step of the network alone and of the wrapped network."""
     check_compiled(describe, model)
     batches = list(first_batches(describe, data, count=1, size=None))

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops, tree
-from numpy.typing import NDArray
 from rich.console import Console
 
 from keras_collab._checks import check_range
+from keras_collab._types import Array, Data, Structure, Tensor
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, check_indices, check_labels, pick_output, read_head
@@ -26,7 +26,7 @@ MASKS = 8  # Halves of the head's features that are tried on each batch.
 
 def diagnose(
     model: keras.Model,
-    data: Any,
+    data: Data,
     batches: int = 16,
     *,
     layers: Layers = "auto",
@@ -106,19 +106,19 @@ class _Maps:
 
     def __init__(self, tap: Tap):
         self.tap = tap
-        self.pooled: list[NDArray[Any]] = []
+        self.pooled: list[Array] = []
         self.positions = 0
-        self.shift: Any = None  # Subtracted from all, so that large means cost no digits.
-        self.sums: Any = 0.0
-        self.products: Any = 0.0
+        self.shift: Array = np.zeros(())  # Subtracted from all, so that large means cost no digits.
+        self.sums: Array = np.zeros(())
+        self.products: Array = np.zeros(())
 
-    def add(self, values: Any) -> None:
+    def add(self, values: Tensor) -> None:
         values = _float32(self.tap.channels_last(values))
         positions = tuple(range(1, values.ndim - 1))
-        self.pooled.append(values.mean(axis=positions))
         flat = values.reshape(-1, values.shape[-1])
-        if self.shift is None:
+        if not self.pooled:
             self.shift = flat.mean(axis=0)
+        self.pooled.append(values.mean(axis=positions))
         flat = flat - self.shift
         self.positions += len(flat)
         self.sums = self.sums + flat.sum(axis=0, dtype="float64")
@@ -147,7 +147,7 @@ class _Halves:
         self.sizes: list[int] = []
         self.means: list[list[float]] = []
 
-    def add(self, features: Any, y: Any) -> None:
+    def add(self, features: Tensor, y: Structure) -> None:
         values = read_head(self.head, features)
         logits = values.logits
         masks = ops.convert_to_tensor(self._masks())
@@ -168,7 +168,7 @@ class _Halves:
         self.means.append([agreement, divergence, accuracy, part_accuracy])
         self.sizes.append(len(predicted))
 
-    def _masks(self) -> NDArray[Any]:
+    def _masks(self) -> Array:
         """Masks `(MASKS, 1, features)`, each of which keeps a random half of the features and doubles it."""
         size = self.head.size
         kept = max(1, size // 2)
@@ -196,7 +196,7 @@ def _filters(kernel: Kernel) -> Filters:
     return Filters(kernel.path, count, kernel.size, similarity)
 
 
-def alignment(features: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def alignment(features: Sequence[Array]) -> Array:
     """Unbiased linear CKA of each pair of layers.
 
     HSIC(K, L) / √(HSIC(K, K) HSIC(L, L)) with the unbiased estimate of HSIC and K = XXᵀ without its diagonal (Nguyen,
@@ -218,7 +218,7 @@ def alignment(features: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return shared / np.sqrt(np.outer(variances, variances))
 
 
-def _gram(features: NDArray[Any]) -> NDArray[Any]:
+def _gram(features: Array) -> Array:
     """The products of centered samples without the diagonal, scaled to at most 1."""
     features = features.astype("float64")
     centred = features - features.mean(axis=0)
@@ -228,7 +228,7 @@ def _gram(features: NDArray[Any]) -> NDArray[Any]:
     return gram / size if size > 0 else gram
 
 
-def _independence(one: NDArray[Any], other: NDArray[Any]) -> float:
+def _independence(one: Array, other: Array) -> float:
     """Unbiased Hilbert-Schmidt independence criterion of two Gram matrices with a diagonal of zeros."""
     n = len(one)
     product = np.sum(one * other)
@@ -237,5 +237,5 @@ def _independence(one: NDArray[Any], other: NDArray[Any]) -> float:
     return float((product + whole - 2 * crossed) / (n * (n - 3)))
 
 
-def _float32(array: Any) -> NDArray[Any]:
+def _float32(array: Any) -> Array:
     return ops.convert_to_numpy(ops.cast(array, "float32"))

@@ -4,12 +4,12 @@ import dataclasses
 import math
 from typing import Any
 
-from numpy.typing import NDArray
 from rich import box
 from rich.console import Group
 from rich.table import Table
 
 from keras_collab._checks import require
+from keras_collab._types import Array
 
 CHANNELS = ("channels", "effective", "dead", "R²", "CKA with the last")
 FILTERS = ("filters", "effective", "cos²", "cos² at random")
@@ -109,7 +109,7 @@ class Diagnosis:
     network: str
     samples: int
     channels: tuple[Channels, ...]
-    alignment: NDArray[Any]
+    alignment: Array
     filters: tuple[Filters, ...]
     parts: tuple[Parts, ...]
 
