@@ -22,6 +22,7 @@ import pandas as pd
 import records
 from comparisons import difference, markdown
 from matplotlib.figure import Figure
+from methods import ARMS
 from panel_training import train
 
 RESULTS = Path(__file__).parent / "results" / "panel.jsonl"
@@ -50,14 +51,13 @@ class Cell:
 
 PAIR = ("plain", "default")
 STRONG = (*PAIR, "strong")
-FULL = (*STRONG, "label_smoothing", "two_heads")
-ARMS = ("plain", "plain_half", "default", "strong", "label_smoothing", "gce", "strong_gce", "two_heads")
+FULL = (*STRONG, "label_smoothing", "song_chai_2")
 HEADING = """# The panel
 
 Test accuracy in % of plain training, with its accuracy on its own training images, and the difference of each arm to
 it in points: the mean over pairs of one seed, with Student's 95% interval. `default` is `wrap(network)`, whose
 weights rise over 500 steps; `strong` is `recipes.strong()`; `label_smoothing` is 0.1, `gce` generalized cross-entropy
-with q 0.7, `two_heads` the method of Song & Chai. Networks are in `panel_networks.py`. The picture has the jobs with
+with q 0.7, `song_chai_2` the method of Song & Chai. Networks are in `panel_networks.py`. The picture has the jobs with
 three seeds or more. `python examples/panel.py --table` writes this page.
 
 Seeds from 20 on were trained with JAX on an NVIDIA H100, the others with TensorFlow on two cores. Images come in

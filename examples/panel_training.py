@@ -41,7 +41,7 @@ def model_of(arm, network):
         return keras_collab.wrap(network)
     if arm in ("strong", "strong_gce"):
         return keras_collab.wrap(network, keras_collab.recipes.strong())
-    if arm == "two_heads":
+    if arm == "song_chai_2":
         return MultiHead(network)
     if arm[0].isdigit():
         return keras_collab.wrap(network, terms_of(arm))
