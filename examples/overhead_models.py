@@ -54,10 +54,10 @@ def configs(variant):
     """What the terms of a variant are made of."""
     if variant != "default":
         return [term.get_config() for term in new_terms(variant)]
-    found = []
+    configs = []
     for term in kc.recipes.gentle():
-        found.append({**term.get_config(), "seed": None})
-    return found
+        configs.append({**term.get_config(), "seed": None})
+    return configs
 
 
 def make(variant, task):

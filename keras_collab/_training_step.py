@@ -101,7 +101,10 @@ class LastState:
     def remember(self, model: keras.Model) -> None:
         """Remembers the values of the variables, before they are taken out."""
         count = 4 if model.compiled and model.optimizer else 3
-        self._values = [[variable._value for variable in group] for group in _groups(model, count)]
+        values = []
+        for group in _groups(model, count):
+            values.append([variable._value for variable in group])
+        self._values = values
 
     def remembering(self, step: Any) -> Any:
         """The function `step(state, data)`, whose new state is remembered in the place of the old one."""

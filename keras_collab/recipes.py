@@ -33,9 +33,9 @@ def gentle() -> list[Term]:
 def strong() -> list[Term]:
     """All four terms at full weight from the first step.
 
-    For few or wrong labels: they raised accuracy on CIFAR-10 with pad-crop and flip augmentation, SGD, and labels that
-    are few, or of which many are wrong. They lowered it with Adam on MNIST, without augmentation, and on a network too
-    small to memorize its labels; a small network without batch normalization learned nothing. Run `compare` first.
+    For photographs with augmentation and few labels, or many wrong ones, a network with batch normalization that is
+    large enough to memorize them, and SGD. They may lower accuracy with Adam, without augmentation and on a small
+    network: run `keras_collab.compare` first.
     """
     return [
         OutputConsistency(0.1),
