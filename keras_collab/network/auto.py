@@ -10,11 +10,13 @@ blocks on every path from it to the output.
 - A stage is the layers that work at one number of positions. Its tap is its last block end that is on every path from
   input to output. Without blocks, it is the last layer with weights that is on every path. If only paths at other
   resolutions bypass it, as a U-Net's skips do, it is the last layer; if no tensor is on every path, the widest. What
-  is computed at a lower resolution for one factor of a product alone is a gate, not a stage.
+  is computed at a lower resolution for one factor of a product alone is a gate, not a stage. Behind global pooling or
+  flattening only layers with several positions are stages, as in the decoder of an autoencoder.
 - Stages without blocks that are finer than all stages with blocks are a stem and have no tap, unless they are half of
   the stages.
 - A network with one stage gets four block ends, evenly spaced. Two kinds of blocks that alternate, as attention and
-  perceptron in a transformer, count as one block.
+  perceptron in a transformer, count as one block. Ends that are not on every path count if fewer than two are, since
+  each block of a WaveNet has a skip to one sum; and layers, if none is, beside a skip of the data themselves.
 
 **Kernels** are those of convolutions, and of Dense layers over positions, which are 1×1 convolutions. If the kernels
 wider than 1×1 hold a quarter of the weights, only these count. The head, depthwise kernels and kernels that read the
@@ -213,11 +215,13 @@ class Stream:
         """The calls whose output has channels and positions, up to global pooling; gates are left out."""
         maps: list[Call] = []
         products = factors_of_products(self.calls)
+        is_pooled = False
         for call in self.calls:
             has_positions = len(call.output.shape) > 2
             ends = isinstance(call.operation, _ENDS_FEATURE_MAPS) or not has_positions
-            if ends and call in self.on_every_path and maps:
-                break
+            is_pooled |= ends and call in self.on_every_path and len(maps) > 0
+            if is_pooled and self.positions(call.output) == 1:
+                continue
             if has_positions and call in self.readable and not self._gates(call, products):
                 maps.append(call)
         return maps
@@ -311,22 +315,31 @@ class Stream:
 
     def blocks_of_one_stage(self) -> list[Call]:
         """The ends of blocks in a network that has one resolution, without its last layer that computes."""
+        ends = self._ends_among(self.on_every_path)
+        if len(self.block_ends.intersection(ends)) < 2:  # Every block has a skip to one sum, as in a WaveNet.
+            ends = self._ends_among(self.on_every_path | self.block_ends)
+        if not ends:  # The data have a skip to the last layer, as in a wide and deep network.
+            ends = self._ends_among(set(self.calls))
+        blocks = [call for call in ends if call in self.block_ends]
+        if 2 * len(blocks) <= len(ends):
+            blocks = ends
+        return blocks[whole_blocks(self._layers_before(blocks))]
+
+    def _ends_among(self, candidates: set[Call]) -> list[Call]:
+        """The candidates that end blocks or compute, but the last that computes, each with what refines it."""
         last = 0
         for index, call in enumerate(self.calls):
             if computes(call.operation):
                 last = index
         ends: list[Call] = []
         for call in self.calls[:last]:
-            if call not in self.on_every_path or call not in self.readable:
+            if call not in candidates or call not in self.readable:
                 continue
             if refines(call) and ends and call.inputs[0] is ends[-1].output:
                 ends[-1] = call
             elif computes(call.operation) or call in self.block_ends:
                 ends.append(call)
-        blocks = [call for call in ends if call in self.block_ends]
-        if 2 * len(blocks) <= len(ends):
-            blocks = ends
-        return blocks[whole_blocks(self._layers_before(blocks))]
+        return ends
 
     def _layers_before(self, ends: Sequence[Call]) -> list[list[str]]:
         """For each end, the class names of the layers that compute since the end before it."""
