@@ -9,7 +9,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from helpers import JIT, small_data, small_network
+from helpers import JIT, compile_model, small_data, small_network
 
 import keras_collab
 from keras_collab.callbacks import Backup
@@ -29,16 +29,11 @@ class Die(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def compile(model):
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
-
-
 def new_model(wrapped):
     keras.utils.set_random_seed(3)
     network = small_network(dropout=0.5)
     model = keras_collab.wrap(network) if wrapped else network
-    compile(model)
-    return network, model
+    return network, compile_model(model, optimizer="adam", jit_compile=JIT)
 
 
 def fit(model, *callbacks):
@@ -160,7 +155,7 @@ def test_a_file_of_another_model_or_of_something_else_is_named(tmp_path):
     model.save_weights(tmp_path / "b.weights.h5")
     (tmp_path / "c.weights.h5").write_text("text")
     for name, other in (("a", small_network(classes=5, dropout=0.5)), ("b", model), ("c", model)):
-        compile(other)
+        compile_model(other, optimizer="adam", jit_compile=JIT)
         with pytest.raises(ValueError, match=rf"{name}.weights.h5 is no backup of the model 'small'.*another path"):
             fit(other, Backup(tmp_path / f"{name}.weights.h5"))
 

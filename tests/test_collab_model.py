@@ -1,12 +1,9 @@
 """The contract: what training with terms leaves as it is, and what it adds. On every backend."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
-from helpers import JIT, small_data, small_network, twin, zero_weights
+from helpers import JIT, compile_model, small_data, small_network, twin, zero_weights
 from keras import layers, ops
 
 import keras_collab
@@ -15,12 +12,6 @@ BACKEND = keras.backend.backend()
 
 # With weight 0 training is the plain network's bit for bit on TensorFlow's graph and on torch; XLA reorders sums.
 SAME = {"rtol": 1e-4, "atol": 2e-6}
-
-
-def compile_model(model, loss="sparse_categorical_crossentropy", **kwargs):
-    kwargs.setdefault("metrics", ["accuracy"])
-    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, **kwargs)
-    return model
 
 
 def assert_same_weights(first, second):
@@ -46,7 +37,7 @@ def assert_same_training(plain, wrapped, plain_history, wrapped_history):
         np.testing.assert_allclose(values, wrapped_history[column], rtol=1e-4, err_msg=column)
 
 
-# 1. All weights 0: the same training as the plain network.
+# All weights 0: the same training as the plain network.
 
 
 def test_weight_0_trains_as_the_plain_network():
@@ -62,7 +53,7 @@ def test_each_term_with_weight_0_trains_as_the_plain_network(make_term):
     assert_same_weights(plain, wrapped.network)
 
 
-# 2. One forward pass a step, no parameters.
+# One forward pass a step, no parameters.
 
 
 @keras.saving.register_keras_serializable("keras_collab_tests")
@@ -96,7 +87,7 @@ def test_one_forward_pass_a_step_and_no_parameters():
     assert all(w.shape == () and not w.trainable for w in added)
 
 
-# 3. evaluate and predict are the network's own.
+# evaluate and predict are the network's own.
 
 
 def test_evaluate_and_predict_are_the_networks_own():
@@ -125,7 +116,7 @@ def test_validation_has_the_tasks_columns_only():
     assert set(history) == {"loss", "accuracy", "task_loss", "kernel_similarity", "val_loss", "val_accuracy"}
 
 
-# 4. What Keras weighs and adds keeps its meaning.
+# What Keras weighs and adds keeps its meaning.
 
 
 def test_sample_weight_and_class_weight():
@@ -216,7 +207,7 @@ def test_open_sizes_train():
     assert np.isfinite(model.fit(x, y, batch_size=8, verbose=0).history["representation_similarity"]).all()
 
 
-# 5. The total loss is a sum.
+# The total loss is a sum.
 
 
 def test_the_columns_add_up():
@@ -250,6 +241,19 @@ def test_total_of_one_step_is_the_sum_for_each_term(make_term):
     assert logs[name] > 0
 
 
+def test_loss_and_terms_are_those_of_a_training_step():
+    x, y = small_data(16)
+    terms = [keras_collab.OutputConsistency(seed=3), keras_collab.KernelSimilarity(seed=4)]
+    model = compile_model(keras_collab.wrap(small_network(), terms), run_eagerly=True)
+    with keras.StatelessScope(state_mapping=[]):  # Nothing moves: neither statistics nor the step.
+        total, values = model.loss_and_terms(x, y)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert float(ops.stop_gradient(total)) == pytest.approx(logs["loss"], rel=1e-5)
+    assert list(values) == ["output_consistency", "kernel_similarity"]
+    for name, value in values.items():
+        assert float(ops.stop_gradient(value)) == pytest.approx(logs[name], rel=1e-5)
+
+
 def test_samples_of_weight_0_do_not_count_in_output_consistency():
     x, y = small_data()
     term = keras_collab.OutputConsistency(1.0)
@@ -259,7 +263,7 @@ def test_samples_of_weight_0_do_not_count_in_output_consistency():
     assert logs["loss"] == 0
 
 
-# 7. Half precision.
+# Other precisions.
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -279,100 +283,6 @@ def test_half_precision_stays_finite(policy):
     assert all(np.isfinite(values).all() for values in history.values())
     assert all(np.isfinite(weight).all() for weight in model.network.get_weights())
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
-
-
-# 8. Saving.
-
-
-def test_round_trip_restores_all_and_fit_goes_on_as_if_never_stopped(tmp_path):
-    x, y = small_data(22)
-    terms = [
-        keras_collab.OutputConsistency(0.7),
-        keras_collab.IntermediateConsistency(0.3, layers=["relu0", "relu2"]),
-        keras_collab.RepresentationSimilarity(2.0, layers=lambda layer: layer.name == "relu1"),
-        keras_collab.KernelSimilarity(keras_collab.schedules.Ramp(4.0, steps=9), layers=r"conv\d"),
-    ]
-    model = compile_model(keras_collab.wrap(small_network(), terms))
-    model.fit(x, y, batch_size=8, shuffle=False, verbose=0)
-    model.terms["output_consistency"].weight = 0.25
-    model.save(tmp_path / "model.keras")
-    restored = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    np.testing.assert_array_equal(restored.predict(x, verbose=0), model.predict(x, verbose=0))
-    assert restored.terms["output_consistency"].weight == 0.25
-    assert restored.terms["kernel_similarity"].weight.steps == 9
-    assert restored.terms["representation_similarity"].layers == ["relu1"]
-    histories = [m.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history for m in (model, restored)]
-    for column, values in histories[0].items():
-        np.testing.assert_allclose(values, histories[1][column], rtol=1e-5, err_msg=column)
-    assert histories[1]["kernel_similarity_weight"][0] == pytest.approx(4 * (3 * 8 + 4 * 8 + 5 * 6) / 22 / 9)
-    for one, other in zip(model.weights, restored.weights, strict=True):
-        np.testing.assert_allclose(ops.convert_to_numpy(one), ops.convert_to_numpy(other), **SAME)
-
-
-class Interruption(keras.callbacks.Callback):
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-
-def test_backup_and_restore_after_an_interruption(tmp_path):
-    x, y = small_data()
-
-    def train(callbacks):
-        keras.utils.set_random_seed(3)
-        model = compile_model(keras_collab.wrap(small_network()), metrics=None)
-        model.fit(x, y, batch_size=8, epochs=4, shuffle=False, verbose=0, callbacks=callbacks)
-        return model
-
-    through = train([])
-    backup = str(tmp_path / "backup")
-    with pytest.raises(KeyboardInterrupt):
-        train([keras.callbacks.BackupAndRestore(backup), Interruption()])
-    resumed = train([keras.callbacks.BackupAndRestore(backup)])
-    for one, other in zip(through.weights, resumed.weights, strict=True):
-        np.testing.assert_allclose(ops.convert_to_numpy(one), ops.convert_to_numpy(other), **SAME)
-
-
-def test_a_failed_save_leaves_the_file_that_was_there(tmp_path):
-    path = tmp_path / "model.keras"
-    path.write_bytes(b"the last good checkpoint")
-    model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(lambda step: 1.0)])
-    with pytest.raises(ValueError, match=r"'kernel_similarity' is a function that cannot be saved"):
-        model.save(path)
-    assert path.read_bytes() == b"the last good checkpoint"
-
-
-# 9. unwrap.
-
-
-def test_unwrap_is_the_network_and_its_file_needs_no_keras_collab(tmp_path):
-    network = small_network()
-    model = compile_model(keras_collab.wrap(network), run_eagerly=True)
-    x, y = small_data()
-    model.train_on_batch(x, y)
-    assert model.unwrap() is network is model.network
-    network.save(tmp_path / "plain.keras")
-    np.save(tmp_path / "x.npy", x)
-    program = (
-        "import sys; sys.modules['keras_collab'] = None\n"
-        "import keras, numpy\n"
-        f"model = keras.saving.load_model(r'{tmp_path / 'plain.keras'}')\n"
-        f"numpy.save(r'{tmp_path / 'y.npy'}', model.predict(numpy.load(r'{tmp_path / 'x.npy'}'), verbose=0))\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), network.predict(x, verbose=0), atol=1e-6)
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras writes SavedModels through TensorFlow")
-def test_export_is_the_networks(tmp_path):
-    import tensorflow as tf
-
-    x, y = small_data()
-    model = compile_model(keras_collab.wrap(small_network()), run_eagerly=True)
-    model.train_on_batch(x, y)
-    model.export(tmp_path / "served", verbose=False)
-    served = tf.saved_model.load(tmp_path / "served")
-    np.testing.assert_allclose(served.serve(x), model.predict(x, verbose=0), atol=1e-6)
 
 
 NO_FLOAT64 = pytest.mark.skipif(BACKEND == "jax", reason="JAX has no float64 unless JAX_ENABLE_X64 is set")

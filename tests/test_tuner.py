@@ -263,13 +263,3 @@ def test_without_keras_tuner_the_error_names_the_extra(tmp_path):
     code = "import sys; sys.modules['keras_tuner'] = None; import keras_collab.tuner"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
     assert "pip install 'keras-collab[tuner]'" in result.stderr
-
-
-def test_reachable_from_the_package_and_imported_only_when_asked_for():
-    code = """
-        import sys, keras_collab
-        assert "keras_tuner" not in sys.modules
-        keras_collab.tuner.CollabHyperModel
-        assert not hasattr(keras_collab, "tunr")
-        """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, capture_output=True)

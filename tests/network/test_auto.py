@@ -1,142 +1,12 @@
 """Where `layers="auto"` taps a network: at the end of each of its stages."""
 
-from itertools import pairwise
-
 import keras
 import pytest
+from helpers import tap_paths
 from keras import layers
 
-from keras_collab import IntermediateConsistency, NetworkReader, models, wrap
-
-# Keras 3.15, default input sizes. Read off the architectures: the last block at each resolution; the names of layers
-# that Keras numbers itself hold for the first network of a session.
-RESNET_V1 = "conv2_block3_out conv3_block{}_out conv4_block{}_out conv5_block3_out"
-RESNET_V2 = "conv2_block2_out conv3_block{}_out conv4_block{}_out post_relu"  # A V2 stack strides in its last block.
-DENSENET = "pool2_relu pool3_relu pool4_relu relu"
-NORMALISED = "convnext_{0}_downsampling_block_{1}/convnext_{0}_downsampling_layernorm_{1}"  # Right after the last sum.
-STAGES = {
-    **{
-        f"ConvNeXt{size}": [*(NORMALISED.format(size.lower(), block) for block in range(3)), last]
-        for size, last in {
-            "Tiny": "add_17",
-            "Small": "add_35",
-            "Base": "add_35",
-            "Large": "add_35",
-            "XLarge": "add_35",
-        }.items()
-    },
-    "DenseNet121": DENSENET.split(),
-    "DenseNet169": DENSENET.split(),
-    "DenseNet201": DENSENET.split(),
-    # B0's first stage has a single block, with nothing to add up, as has MobileNetV2's.
-    "EfficientNetB0": ["block2b_add", "block3b_add", "block5c_add", "top_activation"],
-    "EfficientNetB1": ["block1b_add", "block2c_add", "block3c_add", "block5d_add", "top_activation"],
-    "EfficientNetB2": ["block1b_add", "block2c_add", "block3c_add", "block5d_add", "top_activation"],
-    "EfficientNetB3": ["block1b_add", "block2c_add", "block3c_add", "block5e_add", "top_activation"],
-    "EfficientNetB4": ["block1b_add", "block2d_add", "block3d_add", "block5f_add", "top_activation"],
-    "EfficientNetB5": ["block1c_add", "block2e_add", "block3e_add", "block5g_add", "top_activation"],
-    "EfficientNetB6": ["block1c_add", "block2f_add", "block3f_add", "block5h_add", "top_activation"],
-    "EfficientNetB7": ["block1d_add", "block2g_add", "block3g_add", "block5j_add", "top_activation"],
-    "EfficientNetV2B0": ["block2b_add", "block3b_add", "block5e_add", "top_activation"],
-    "EfficientNetV2B1": ["block1b_add", "block2c_add", "block3c_add", "block5f_add", "top_activation"],
-    "EfficientNetV2B2": ["block1b_add", "block2c_add", "block3c_add", "block5f_add", "top_activation"],
-    "EfficientNetV2B3": ["block1b_add", "block2c_add", "block3c_add", "block5g_add", "top_activation"],
-    "EfficientNetV2L": ["block1d_add", "block2g_add", "block3g_add", "block5s_add", "top_activation"],
-    "EfficientNetV2M": ["block1c_add", "block2e_add", "block3e_add", "block5n_add", "top_activation"],
-    "EfficientNetV2S": ["block1b_add", "block2d_add", "block3d_add", "block5i_add", "top_activation"],
-    "InceptionResNetV2": ["block35_10_ac", "block17_20_ac", "conv_7b_ac"],
-    "InceptionV3": ["mixed2", "mixed7", "mixed10"],
-    "MobileNet": ["conv_pw_1_relu", "conv_pw_3_relu", "conv_pw_5_relu", "conv_pw_11_relu", "conv_pw_13_relu"],
-    "MobileNetV2": ["block_2_add", "block_5_add", "block_12_add", "out_relu"],
-    "MobileNetV3Large": [
-        "expanded_conv_add",
-        "expanded_conv_2_add",
-        "expanded_conv_5_add",
-        "expanded_conv_11_add",
-        "activation_19",  # After `conv_1`; the layer has no name of its own.
-    ],
-    "MobileNetV3Small": ["expanded_conv_2_add", "expanded_conv_7_add", "activation_17"],
-    "NASNetLarge": ["reduction_concat_stem_1", "normal_concat_5", "normal_concat_12", "activation_259"],
-    "NASNetMobile": ["reduction_concat_stem_1", "normal_concat_3", "normal_concat_8", "activation_187"],
-    "ResNet50": RESNET_V1.format(4, 6).split(),
-    "ResNet101": RESNET_V1.format(4, 23).split(),
-    "ResNet152": RESNET_V1.format(8, 36).split(),
-    "ResNet50V2": RESNET_V2.format(3, 5).split(),
-    "ResNet101V2": RESNET_V2.format(3, 22).split(),
-    "ResNet152V2": RESNET_V2.format(7, 35).split(),
-    "VGG16": ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"],
-    "VGG19": ["block1_conv2", "block2_conv2", "block3_conv4", "block4_conv4", "block5_conv4"],
-    "Xception": ["add", "add_1", "add_10", "block14_sepconv2_act"],
-}
-
-
-def read(make):
-    """A reader of the network that `make` returns, whose weights are never filled."""
-    keras.backend.clear_session(free_memory=False)  # Starts Keras' numbering of unnamed layers again.
-    with keras.StatelessScope(initialize_variables=False):
-        return NetworkReader(make())
-
-
-def auto(network):
-    return [tap.path for tap in NetworkReader(network).taps()]
-
-
-def crossed_by_every_path(reader, tap):
-    """Whether the outputs can be computed from the tap alone, by Keras' own judgement."""
-    try:
-        keras.Function(tap.tensor, reader.graph.outputs)
-    except ValueError:
-        return False
-    return True
-
-
-def test_table_names_every_application():
-    assert set(STAGES) == {name for name in dir(keras.applications) if name[0].isupper()}
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_application(name):
-    if name == "NASNetMobile" and keras.backend.backend() == "torch":
-        pytest.skip("Keras 3.15 refuses to build NASNetMobile on torch.")
-    reader = read(lambda: getattr(keras.applications, name)(weights=None))
-    taps = reader.taps()
-    assert [tap.path for tap in taps] == STAGES[name]
-
-    sizes = [tap.positions[0] for tap in taps]
-    assert all(after <= (before + 1) // 2 for before, after in pairwise(sizes)), sizes
-    skipping = {path for path in STAGES[name] if path.startswith(("reduction_concat", "normal_concat"))}  # NASNet.
-    assert {tap.path for tap in taps if not crossed_by_every_path(reader, tap)} == skipping
-
-
-@pytest.mark.parametrize(
-    ("name", "size"), [("ResNet50", 32), ("ResNet50", 48), ("MobileNetV2", 72), ("DenseNet121", 32)]
-)
-def test_small_images_have_the_same_stages(name, size):
-    """At 48 pixels the last stages of ResNet50 are of 3 and 2, at 32 of 2 and 1."""
-    reader = read(lambda: getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3)))
-    assert [tap.path for tap in reader.taps()] == STAGES[name]
-
-
-def test_open_sizes_have_the_same_stages():
-    reader = read(lambda: keras.applications.ResNet50(weights=None, include_top=False, pooling="avg"))
-    taps = reader.taps()
-    assert {tap.path: tap.shape for tap in taps} == {
-        "conv2_block3_out": (None, None, None, 256),
-        "conv3_block4_out": (None, None, None, 512),
-        "conv4_block6_out": (None, None, None, 1024),
-        "conv5_block3_out": (None, None, None, 2048),
-    }
-
-
-@pytest.mark.parametrize("name", ["ResNet50", "MobileNet", "EfficientNetB0"])
-def test_output_of_a_network_without_classifier_ends_its_last_stage(name):
-    reader = read(lambda: getattr(keras.applications, name)(weights=None, include_top=False, input_shape=(64, 64, 3)))
-    assert [tap.path for tap in reader.taps()] == STAGES[name]
-
-
-def test_resnet18_of_this_package():
-    taps = read(lambda: models.resnet18(width=4)).taps()
-    assert [tap.path for tap in taps] == [f"stage{stage}_block2_out" for stage in (1, 2, 3, 4)]
+from keras_collab import IntermediateConsistency, NetworkReader, wrap
+from keras_collab.network.auto import whole_blocks
 
 
 def convolve(x, filters, name, strides=1, padding="same", size=3, **settings):
@@ -156,7 +26,7 @@ def test_blocks_without_branches_end_after_normalization_and_activation():
             x = layers.BatchNormalization(name=f"norm{stage}_{block}")(x)
             x = layers.Activation("relu", name=f"relu{stage}_{block}")(x)
         x = layers.Dropout(0.1)(layers.MaxPooling2D()(x))
-    assert auto(classify(inputs, x)) == ["relu1_2", "relu2_2", "relu3_2"]
+    assert tap_paths(classify(inputs, x)) == ["relu1_2", "relu2_2", "relu3_2"]
 
 
 def test_activation_inside_the_convolution():
@@ -171,7 +41,7 @@ def test_activation_inside_the_convolution():
             layers.Dense(3),
         ]
     )
-    assert auto(network) == ["first", "second"]
+    assert tap_paths(network) == ["first", "second"]
 
 
 def squeeze_and_excite(x, name):
@@ -191,7 +61,7 @@ def test_gate_is_no_merge():
             y = convolve(squeeze_and_excite(y, block), 4, f"{block}_project", size=1)
             x = layers.Add(name=f"{block}_add")([x, y]) if step == 1 else y
     x = layers.ReLU(name="top_relu")(convolve(x, 16, "top", size=1))
-    assert auto(classify(inputs, x)) == ["a2_add", "b2_add", "top_relu"]
+    assert tap_paths(classify(inputs, x)) == ["a2_add", "b2_add", "top_relu"]
 
 
 def test_product_of_same_sizes_is_no_merge_either():
@@ -202,7 +72,7 @@ def test_product_of_same_sizes_is_no_merge_either():
         gate = convolve(x, 4, f"{name}_gate", strides, activation="sigmoid")
         x = layers.Multiply(name=f"{name}_gated")([convolve(x, 4, f"{name}_value", strides), gate])
         x = convolve(x, 4, f"{name}_mix", activation="relu")
-    assert auto(classify(inputs, x)) == ["a_mix", "b_mix"]
+    assert tap_paths(classify(inputs, x)) == ["a_mix", "b_mix"]
 
 
 def test_next_blocks_first_activation_ends_no_stage():
@@ -218,7 +88,7 @@ def test_next_blocks_first_activation_ends_no_stage():
             x = layers.Add(name=f"{name}_out")([shortcut, convolve(y, 4 * stage, f"{name}_conv", step)])
     x = layers.ReLU(name="post_relu")(x)
     # After stage 2's last sum every path goes through the activation that both branches of stage 3 start from.
-    assert auto(classify(inputs, x)) == ["stage2_block1_preactivation", "stage3_block1_preactivation", "post_relu"]
+    assert tap_paths(classify(inputs, x)) == ["stage2_block1_preactivation", "stage3_block1_preactivation", "post_relu"]
 
 
 def test_neighbouring_odd_sizes_are_one_stage():
@@ -230,7 +100,7 @@ def test_neighbouring_odd_sizes_are_one_stage():
         x = layers.Concatenate(name=f"{name}_mixed")(branches)
     network = classify(inputs, x)
     assert [network.get_layer(f"{name}_mixed").output.shape[1] for name in "abcde"] == [39, 37, 18, 16, 7]
-    assert auto(network) == ["b_mixed", "d_mixed", "e_mixed"]
+    assert tap_paths(network) == ["b_mixed", "d_mixed", "e_mixed"]
 
 
 def test_cells_that_skip_over_each_other_end_in_their_widest_tensor():
@@ -244,7 +114,7 @@ def test_cells_that_skip_over_each_other_end_in_their_widest_tensor():
             before, x = x, layers.Concatenate(name=f"{name}_concat")([inner, convolve(x, 4, f"{name}_c")])
         before, x = (layers.MaxPooling2D(name=f"stage{stage}_{side}_pool")(y) for side, y in (("a", before), ("b", x)))
     x = layers.ReLU(name="top_relu")(layers.Add(name="top_add")([convolve(before, 8, "top_a"), x]))
-    assert auto(classify(inputs, x)) == ["stage1_cell3_concat", "stage2_cell3_concat", "top_relu"]
+    assert tap_paths(classify(inputs, x)) == ["stage1_cell3_concat", "stage2_cell3_concat", "top_relu"]
 
 
 def test_channels_first_concatenation_is_a_merge():
@@ -269,7 +139,7 @@ def test_decoder_is_read_in_the_order_of_the_network():
     x = code
     for name in ("coarse", "middle", "fine"):
         x = layers.Conv2DTranspose(4, 3, strides=2, padding="same", activation="relu", name=name)(x)
-    assert auto(keras.Model(code, convolve(x, 3, "image"))) == ["coarse", "middle", "fine"]
+    assert tap_paths(keras.Model(code, convolve(x, 3, "image"))) == ["coarse", "middle", "fine"]
 
 
 def test_second_input_that_joins_late_hides_no_stage():
@@ -278,7 +148,7 @@ def test_second_input_that_joins_late_hides_no_stage():
     x = convolve(layers.MaxPooling2D()(x), 4, "second", activation="relu")
     x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.Dense(4, name="table")(tabular)])
     for inputs in ([image, tabular], [tabular, image]):
-        assert auto(keras.Model(inputs, layers.Dense(3)(x))) == ["first", "second"]
+        assert tap_paths(keras.Model(inputs, layers.Dense(3)(x))) == ["first", "second"]
 
 
 def test_auxiliary_output_does_not_count_as_a_path():
@@ -288,7 +158,7 @@ def test_auxiliary_output_does_not_count_as_a_path():
     auxiliary = layers.Dense(3, name="auxiliary")(layers.GlobalAveragePooling2D()(middle))
     x = convolve(layers.MaxPooling2D()(middle), 4, "third", activation="relu")
     main = layers.Dense(3, name="main")(layers.GlobalAveragePooling2D()(x))
-    assert auto(keras.Model(inputs, [auxiliary, main])) == ["first", "second", "third"]
+    assert tap_paths(keras.Model(inputs, [auxiliary, main])) == ["first", "second", "third"]
 
 
 def test_text_convolutions():
@@ -326,7 +196,7 @@ def transformer(blocks):
     ],
 )
 def test_transformer(blocks, expected):
-    assert auto(transformer(blocks)) == expected
+    assert tap_paths(transformer(blocks)) == expected
 
 
 def perceptron(*units):
@@ -345,7 +215,7 @@ def perceptron(*units):
     ],
 )
 def test_stack_of_dense_layers(count, expected):
-    assert auto(perceptron(*[4] * count)) == expected
+    assert tap_paths(perceptron(*[4] * count)) == expected
 
 
 def test_residual_stack_at_one_resolution():
@@ -354,7 +224,7 @@ def test_residual_stack_at_one_resolution():
     for block in range(1, 8):
         y = convolve(layers.ReLU()(convolve(x, 4, f"first{block}")), 4, f"second{block}")
         x = layers.ReLU(name=f"out{block}")(layers.Add()([x, y]))
-    assert auto(classify(inputs, x)) == ["out1", "out3", "out5", "out7"]
+    assert tap_paths(classify(inputs, x)) == ["out1", "out3", "out5", "out7"]
 
 
 def single_convolution():
@@ -363,7 +233,7 @@ def single_convolution():
 
 
 def test_single_convolution_is_a_single_tap():
-    assert auto(single_convolution()) == ["relu"]
+    assert tap_paths(single_convolution()) == ["relu"]
 
 
 def test_single_tap_is_too_little_to_compare_layers():
@@ -375,3 +245,25 @@ def test_linear_classifier_has_no_taps():
     network = keras.Sequential([keras.Input((5,)), layers.Dense(3, name="head")], name="linear")
     with pytest.raises(ValueError, match=r"1 layers are needed, 0 found in network 'linear'"):
         NetworkReader(network).taps()
+
+
+# Whole blocks among the ends of halves.
+
+ATTENTION, DENSE, CONVOLUTION = ["MultiHeadAttention"], ["Dense", "Dense"], ["Conv2D"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "ends"),
+    [
+        ([["Conv2D", *ATTENTION], DENSE, ATTENTION, DENSE], [1, 3]),  # A transformer: patches first.
+        ([["Conv2D", *ATTENTION], DENSE], [1]),  # One block of it.
+        ([["Conv2D"], ATTENTION, DENSE, ATTENTION, DENSE], [2, 4]),  # The patches end in a sum, too.
+        ([CONVOLUTION, CONVOLUTION, CONVOLUTION], [0, 1, 2]),  # Blocks without halves.
+        ([ATTENTION, CONVOLUTION, DENSE, ATTENTION, CONVOLUTION, DENSE], [2, 5]),  # Three thirds.
+        ([ATTENTION, DENSE, CONVOLUTION], [0, 1, 2]),  # Nothing repeats.
+        ([DENSE], [0]),
+        ([], []),
+    ],
+)
+def test_whole_blocks(layers, ends):
+    assert list(range(len(layers)))[whole_blocks(layers)] == ends

@@ -5,18 +5,11 @@ import re
 import keras
 import numpy as np
 import pytest
+from helpers import FEW_STEPS, normal
 from keras import layers, ops
 
 from keras_collab import NetworkReader, OutputConsistency, Selection, Term, describe, wrap
 from keras_collab.network.head import read_head
-
-BACKEND = keras.backend.backend()
-
-
-def compile_model(model, loss):
-    # What takes least time for one step: without XLA, which eager JAX, compiling each operation, cannot avoid.
-    settings = {"run_eagerly": BACKEND != "jax", "jit_compile": BACKEND == "jax"}
-    model.compile(keras.optimizers.SGD(0.0), loss, **settings)
 
 
 class HeadGap(Term):
@@ -39,7 +32,7 @@ class HeadGap(Term):
 
 def head_gap(network, x):
     model = wrap(network, [HeadGap(weight=0.0)])
-    compile_model(model, "mse")
+    model.compile(keras.optimizers.SGD(0.0), "mse", **FEW_STEPS)
     return model.train_on_batch(x, np.zeros((len(x), *network.output_shape[1:])), return_dict=True)["head_gap"]
 
 
@@ -137,9 +130,21 @@ def test_half_precision_softmax_is_no_detour():
     network = network_ending_in(layers.Dense(3, activation="softmax", dtype="mixed_float16", name="head"))
     network.get_layer("head").set_weights([np.full((7, 3), [-50.0, 0.0, 50.0]), np.zeros(3)])
     model = wrap(network, [OutputConsistency()])
-    compile_model(model, "sparse_categorical_crossentropy")
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", **FEW_STEPS)
     values = model.train_on_batch(np.ones((4, 5), "float32"), np.array([0, 1, 2, 0]), return_dict=True)
     assert np.isfinite(values["output_consistency"])
+
+
+def test_head_with_lora_gives_back_what_the_network_says():
+    last = layers.Dense(3, name="head")
+    network = network_ending_in(last)
+    last.enable_lora(2)
+    last.lora_kernel_b.assign(np.ones((2, 3)))
+    reader = NetworkReader(network)
+    read = reader.head()
+    features = keras.Model(reader.graph.inputs, read.features)(normal(5))
+    logits = ops.convert_to_numpy(read_head(read, features).logits)
+    np.testing.assert_allclose(logits, ops.convert_to_numpy(network(normal(5))), rtol=1e-4, atol=1e-5)
 
 
 # Which of several outputs.
@@ -274,6 +279,35 @@ def test_network_whose_output_is_its_input():
     alone = keras.Model(inputs, layers.Identity(name="identity")(inputs))
     with pytest.raises(ValueError, match="output 'identity' comes from an input, with no layer that classifies"):
         NetworkReader(alone).head()
+
+
+class Cosine(layers.Dense):
+    """A classifier by cosines of features and kernel."""
+
+    def call(self, inputs):
+        return ops.matmul(ops.normalize(inputs), ops.normalize(self.kernel, axis=0))
+
+
+def quantized():
+    last = layers.Dense(3, name="head")
+    network = network_ending_in(last)
+    last.quantize("int8")
+    last.enable_lora(2)
+    return network
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: network_ending_in(Cosine(3, name="head")),
+        quantized,
+        lambda: network_ending_in(layers.SpectralNormalization(layers.Dense(3), name="head")),
+    ],
+    ids=["cosine", "int8 and LoRA", "spectral normalization"],
+)
+def test_layer_that_applies_its_kernel_in_its_own_way_is_no_head(network):
+    with pytest.raises(ValueError, match=r"Term 'output_consistency': no classifier .* layer 'head'"):
+        wrap(network(), [OutputConsistency()])
 
 
 def test_sum_of_classifiers_is_no_head():

@@ -1,10 +1,11 @@
-"""Kernels as filters: every kind of layer with a kernel, and which of them are compared by default."""
+"""Kernels as filters: every kind of layer with a kernel, as the layer applies it, and frozen layers."""
 
 import contextlib
 
 import keras
 import numpy as np
 import pytest
+from helpers import FEW_STEPS, kernel_paths
 from keras import layers, ops
 
 from keras_collab import KernelSimilarity, NetworkReader, wrap
@@ -91,65 +92,35 @@ def test_subclass_of_a_layer_has_its_kernel():
     assert (kernel.size, kernel.filters) == (36, 5)
 
 
-def auto(network):
-    return [kernel.path for kernel in NetworkReader(network).kernels()]
+class Cosine(layers.Dense):
+    """A classifier by cosines of features and kernel."""
+
+    def call(self, inputs):
+        return ops.matmul(ops.normalize(inputs), ops.normalize(self.kernel, axis=0))
 
 
-def test_auto_leaves_out_first_depthwise_and_dense_layers():
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(4, 3, name="first")(inputs)
-    x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x)
-    x = layers.Conv2D(16, 1, groups=8, name="one_channel_a_group")(x)
-    x = layers.Conv2D(8, 3, padding="same", groups=2, name="grouped")(x)
-    x = layers.SeparableConv2D(8, 3, padding="same", name="separable")(x)
-    x = layers.Conv2DTranspose(8, 3, name="transposed")(x)
-    x = layers.Conv2D(1, 1, name="single_filter")(x)
-    x = layers.Dense(8, name="hidden")(layers.Flatten()(x))
-    assert auto(keras.Model(inputs, layers.Dense(3, name="head")(x))) == ["grouped", "separable", "transposed"]
+def test_filters_of_a_layer_that_applies_them_in_its_own_way_are_not_read():
+    network = keras.Sequential([keras.Input((5,)), layers.Dense(8), Cosine(3, name="head")])
+    with pytest.raises(ValueError, match="no name of a layer with a kernel matches 'head'"):
+        kernel_paths(network, ["head"])
 
 
-@pytest.mark.parametrize(
-    ("filters", "found"),
-    [
-        (12, ["wide"]),  # 9 · 4 · 12 = 432 weights, and 12 · 8 = 96.
-        (2, ["wide", "pointwise"]),  # 9 · 4 · 2 = 72, of 9 · 4 · 2 + 2 · 128 = 328.
-    ],
-)
-def test_auto_leaves_out_pointwise_convolutions_where_a_quarter_of_the_weights_is_elsewhere(filters, found):
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(filters, 3, name="wide")(layers.Conv2D(4, 3, name="first")(inputs))
-    x = layers.Conv2D(8 if filters == 12 else 128, 1, name="pointwise")(x)
-    x = layers.GlobalAveragePooling2D()(x)
-    assert auto(keras.Model(inputs, layers.Dense(3, name="head")(x))) == found
-
-
-def test_auto_leaves_out_a_convolution_that_classifies():
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(4, 3, name="second")(layers.Conv2D(4, 3, name="first")(inputs))
-    x = layers.Conv2D(3, 1, name="head")(layers.GlobalAveragePooling2D(keepdims=True)(x))
-    assert auto(keras.Model(inputs, layers.Softmax()(layers.Flatten()(x)))) == ["second"]
-
-
-def test_auto_in_a_network_of_dense_layers():
-    dense = [layers.Dense(4, name="a"), layers.Dense(4, name="b"), layers.Dense(3, name="head")]
-    assert auto(keras.Sequential([keras.Input((5,)), *dense])) == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    "network",
-    [
-        lambda: keras.Sequential([keras.Input((5,)), layers.Dense(3, name="head")], name="net"),
-        lambda: keras.Sequential(
-            [keras.Input((8, 3)), layers.Conv1D(4, 3, name="first"), layers.Flatten(), layers.Dense(3, name="head")],
-            name="net",
-        ),
-    ],
-    ids=["linear", "one convolution"],
-)
-def test_auto_finds_nothing(network):
-    with pytest.raises(ValueError, match="no layer with two or more filters to compare in network 'net'") as error:
-        NetworkReader(network()).kernels()
-    assert "head" in str(error.value).partition("layers with kernels: ")[2]
+@pytest.mark.parametrize("make", [lambda: layers.Dense(6), lambda: layers.Conv1D(6, 3)], ids=["Dense", "Conv1D"])
+def test_lora_is_read_as_it_acts(make):
+    layer = make()
+    layer.name = "layer"
+    network = keras.Sequential([keras.Input((8, 4)), layer, layers.GlobalAveragePooling1D(), layers.Dense(3)])
+    (kernel,) = NetworkReader(network).kernels(["layer"])
+    plain = ops.convert_to_numpy(kernel.read())
+    layer.enable_lora(2)
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=layer.lora_kernel_a.shape), rng.normal(size=layer.lora_kernel_b.shape)
+    layer.lora_kernel_a.assign(a)
+    layer.lora_kernel_b.assign(b)
+    expected = plain + (a @ b).reshape(plain.shape)  # lora_alpha / lora_rank is 1.
+    np.testing.assert_allclose(ops.convert_to_numpy(kernel.read()), expected, rtol=1e-5, atol=1e-6)
+    assert not layer._kernel.trainable
+    assert kernel.trainable
 
 
 # Frozen layers.
@@ -225,12 +196,9 @@ def test_frozen_layers_take_no_penalty(frozen, penalised):
     for name in frozen:
         of_name[name].trainable = False
     model = wrap(network, [KernelSimilarity(weight=100.0, max_filters=64)])  # All filters in every step.
-    jax = keras.backend.backend() == "jax"  # Eager JAX compiles each operation.
     warned = contextlib.nullcontext() if penalised else pytest.warns(UserWarning, match="reads only what is frozen")
     with warned:
-        model.compile(
-            keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy", run_eagerly=not jax, jit_compile=jax
-        )
+        model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy", **FEW_STEPS)
     before = {name: ops.convert_to_numpy(of_name[name].kernel).copy() for name in ("first", "second", "third", "top")}
     x = np.random.default_rng(0).normal(size=(4, 4, 4, 2)).astype("float32")
     values = model.train_on_batch(x, np.array([0, 1, 2, 0]), return_dict=True)

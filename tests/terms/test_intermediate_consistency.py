@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from helpers import check, gradient, relational, relations, tensor
 from keras import layers
-from numerics import check, gradient, relational, relations, tensor
 
 import keras_collab
 from keras_collab.terms.intermediate_consistency import relational_divergence

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numerics import check, gradient, off_diagonal, tensor
+from helpers import check, gradient, off_diagonal, tensor
 
 from keras_collab.terms.kernel_similarity import kernel_similarity, welch_bound
 

@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers import gradient, off_diagonal, tensor
 from keras import ops
-from numerics import gradient, off_diagonal, tensor
 
 from keras_collab.terms.intermediate_consistency import relational_divergence
 from keras_collab.terms.kernel_similarity import kernel_similarity

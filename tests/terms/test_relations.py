@@ -1,8 +1,8 @@
 """Positions that do not count are left out, of means over positions and of correlations."""
 
 import numpy as np
+from helpers import tensor
 from keras import ops
-from numerics import tensor
 
 from keras_collab.terms.relations import pool
 from keras_collab.terms.representation_similarity import squared_correlations

@@ -2,11 +2,13 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
-from keras import ops
-from numerics import check, correlations, off_diagonal, tensor
+from helpers import check, correlations, normal, off_diagonal, small_data, small_network, softmax_head, tensor, train
+from keras import layers, ops
 
+from keras_collab import RepresentationSimilarity, wrap
 from keras_collab.terms.representation_similarity import representation_similarity, sample_positions
 
 RNG = np.random.default_rng(5)
@@ -56,3 +58,27 @@ def test_every_position_is_reached_and_no_more_than_asked_are_taken(size, max_po
         assert got.shape[0] <= max_positions
         reached |= set(ops.convert_to_numpy(got)[:, 0])
     assert reached == set(range(size * size))
+
+
+def test_positions_on_four_axes():
+    inputs = keras.Input((3, 4, 4, 4, 1))
+    x = layers.TimeDistributed(layers.Conv3D(4, 3, padding="same"), name="volumes")(inputs)
+    x = layers.GRU(4)(layers.TimeDistributed(layers.GlobalAveragePooling3D())(x))
+    model = wrap(keras.Model(inputs, softmax_head(x)), [RepresentationSimilarity(layers=["volumes"])])
+    assert np.isfinite(train(model, normal(3, 4, 4, 4, 1))["representation_similarity"]).all()
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_a_small_last_batch_does_not_jolt(samples):
+    """One step with the default weight moves the weights by about what a step of the task does."""
+    x, y = small_data(samples)
+    steps = []
+    for terms in ([], [RepresentationSimilarity(10.0)]):
+        keras.utils.set_random_seed(5)
+        model = wrap(small_network(), terms)
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", run_eagerly=True)
+        before = [ops.convert_to_numpy(weight) for weight in model.trainable_weights]
+        model.train_on_batch(x, y)
+        after = [ops.convert_to_numpy(weight) for weight in model.trainable_weights]
+        steps.append(np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(after, before, strict=True))))
+    assert steps[1] < 3 * steps[0]

@@ -1,4 +1,4 @@
-"""The base class as a user meets it: a fifth term, the public names, describe."""
+"""The base class as a user meets it: a fifth term, its arguments, its draws, and what terms refuse."""
 
 import keras
 import numpy as np
@@ -7,6 +7,7 @@ from helpers import small_data, small_network
 from keras import ops
 
 import keras_collab
+from keras_collab import IntermediateConsistency, KernelSimilarity, OutputConsistency, RepresentationSimilarity
 
 
 # The README shows these lines.
@@ -51,23 +52,6 @@ def test_a_term_that_reads_outputs_and_labels_only():
     assert model.train_on_batch(x, y, return_dict=True)["distance"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_term_without_a_head_trains_with_sample_weights():
-    class Size(keras_collab.Term):
-        def select(self, network):
-            return keras_collab.Selection(taps=network.taps("relu1"))
-
-        def call(self, tensors):
-            return tensors.mean_over_samples(ops.mean(ops.square(tensors.taps[0]), axis=(1, 2, 3)))
-
-    model = keras_collab.wrap(small_network(), [Size()])
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", run_eagerly=True)
-    x, y = small_data()
-    plain = model.train_on_batch(x, y, return_dict=True)["size"]
-    model.reset_metrics()
-    double = model.train_on_batch(x, y, sample_weight=np.full(len(x), 2.0, "float32"), return_dict=True)["size"]
-    assert double == pytest.approx(2 * plain, rel=1e-4)
-
-
 class Scaled(keras_collab.Term):
     """A term with an argument of its own and without get_config."""
 
@@ -105,59 +89,6 @@ def test_a_tool_makes_the_same_term():
     assert share(100.0) == pytest.approx(share(1.0) / 100, rel=1e-3)
 
 
-class Returns(keras_collab.Term):
-    """A term whose value a test chooses."""
-
-    def __init__(self, make):
-        super().__init__()
-        self.make = make
-
-    def call(self, tensors):
-        return self.make(tensors.outputs)
-
-
-@pytest.mark.parametrize(
-    ("make", "received"),
-    [
-        (lambda outputs: keras.ops.mean(outputs, axis=-1), r"shape \(8,\)"),
-        (lambda outputs: None, "None"),
-        (lambda outputs: "1", "'1'"),
-        (lambda outputs: (1.0, 2.0), r"\(1.0, 2.0\)"),
-    ],
-)
-def test_a_value_that_is_no_scalar(make, received):
-    model = keras_collab.wrap(small_network(), [Returns(make)])
-    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
-    with pytest.raises(ValueError, match=rf"value of term 'returns' must be a scalar. Received: {received}"):
-        model.train_on_batch(*[part[:8] for part in small_data()])
-
-
-def test_a_value_that_is_a_number_or_of_another_dtype():
-    for make, value in ((lambda outputs: 2, 2), (lambda outputs: ops.cast(ops.sum(outputs[0]), "float16"), 1)):
-        model = keras_collab.wrap(small_network(), [Returns(make)])
-        model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
-        assert model.train_on_batch(*small_data(), return_dict=True)["returns"] == pytest.approx(value, 0.01)
-
-
-def test_call_takes_tensors():
-    class Other(keras_collab.Term):
-        def call(self, batch):
-            return 0.0
-
-    with pytest.raises(TypeError, match=r"Other must have a method call\(self, tensors\)"):
-        keras_collab.wrap(small_network(), [Other()])
-
-
-@pytest.mark.parametrize("selected", [None, (), "taps"])
-def test_select_returns_a_selection(selected):
-    class Other(keras_collab.Term):
-        def select(self, network):
-            return keras_collab.Selection(taps=network.taps()[0]) if selected == "taps" else selected
-
-    with pytest.raises(TypeError, match=r"select\(\) must return a keras_collab.Selection, with a tuple of taps"):
-        keras_collab.wrap(small_network(), [Other()])
-
-
 def test_call_must_be_written():
     with pytest.raises(NotImplementedError, match="Term must implement call"):
         keras_collab.Term().call(None)
@@ -170,31 +101,91 @@ def test_configs_make_the_same_term(make_term):
     assert (again.weight, again.name, again.seed) == (0.7, "mine", term.seed)
 
 
-def test_public_names():
-    assert sorted(keras_collab.__all__) == [
-        "Balance",
-        "CollabModel",
-        "Comparison",
-        "Description",
-        "Diagnosis",
-        "IntermediateConsistency",
-        "KernelSimilarity",
-        "NetworkReader",
-        "OutputConsistency",
-        "RepresentationSimilarity",
-        "Selection",
-        "StepTensors",
-        "Term",
-        "balance",
-        "baselines",
-        "callbacks",
-        "compare",
-        "datasets",
-        "describe",
-        "diagnose",
-        "label_noise",
-        "models",
-        "recipes",
-        "schedules",
-        "wrap",
-    ]
+def test_saved_patterns_are_names():
+    term = keras_collab.KernelSimilarity(layers=r"conv[12]")
+    keras_collab.wrap(small_network(), [term])
+    assert term.get_config()["layers"] == ["conv1", "conv2"]
+
+
+# What is drawn.
+
+
+def test_draws_follow_from_the_seed_and_the_step():
+    x, y = small_data(16)
+
+    def value(seed):
+        keras.utils.set_random_seed(1)
+        model = keras_collab.wrap(small_network(), [keras_collab.OutputConsistency(seed=seed)])
+        model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", run_eagerly=True)
+        return model.train_on_batch(x, y, return_dict=True)["output_consistency"]
+
+    assert value(1) == value(1) != value(2)
+
+
+def test_seeds_and_steps_never_draw_alike():
+    draws = set()
+    for seed in (0, 1, 16, 256):
+        term = keras_collab.OutputConsistency(seed=seed)
+        keras_collab.wrap(small_network(), [term])
+        for step in (0, 1, 16):
+            term._draw_at(ops.convert_to_tensor(step, dtype="int32"))
+            for _ in range(20):
+                value = keras.random.uniform((), dtype="float32", seed=term.seed_generator)
+                draws.add(float(ops.convert_to_numpy(value)))
+    assert len(draws) == 4 * 3 * 20
+
+
+def test_wrapping_consumes_no_random_numbers():
+    import random
+
+    network = small_network()
+    before = random.getstate()
+    model = keras_collab.wrap(network, keras_collab.recipes.strong())
+    assert random.getstate() == before
+    assert len({term.seed for term in model.terms.values()}) == 4
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: OutputConsistency(temperature=0),
+            r"OutputConsistency: `temperature` must be a number >= 0.0001 and <= 10000.0. Received: temperature=0",
+        ),
+        (lambda: OutputConsistency(temperature=-2.0), r"`temperature` must be a number >= 0.0001 and <= 10000.0"),
+        (
+            lambda: IntermediateConsistency(temperature=0.0),
+            r"IntermediateConsistency: `temperature` must be a number >= 0.0001 and <= 10000.0",
+        ),
+        (
+            lambda: IntermediateConsistency(target="labels"),
+            r"`target` must be one of \('outputs', 'deepest'\).*'labels'",
+        ),
+        (lambda: OutputConsistency(parts=2.5), r"`parts` must be an integer >= 1. Received: parts=2.5"),
+        (lambda: OutputConsistency(rate=1.0), r"`rate` must be a number > 0 and < 1"),
+        (lambda: RepresentationSimilarity(max_channels=1), r"`max_channels` must be an integer >= 2"),
+        (lambda: KernelSimilarity(max_filters=True), r"`max_filters` must be an integer >= 2"),
+    ],
+)
+def test_bad_settings(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("seed", [2**40, -1, 1.5])
+def test_bad_seeds(seed):
+    with pytest.raises(ValueError, match=r"`seed` must be an integer >= 0 and <= 2147483647"):
+        keras_collab.KernelSimilarity(seed=seed)
+
+
+def test_numbers_of_any_size():
+    with pytest.raises(ValueError, match="must be a number from 0 to 1e38"):
+        keras_collab.KernelSimilarity(10**400)
+    kernels = keras_collab.KernelSimilarity(max_filters=10**400)
+    channels = keras_collab.RepresentationSimilarity(max_positions=10**400)
+    model = keras_collab.wrap(small_network(), [kernels, channels])
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    assert np.isfinite(model.train_on_batch(*small_data(), return_dict=True)["loss"])

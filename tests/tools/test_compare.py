@@ -1,18 +1,11 @@
-"""Arms are compared from the same starts and batches, and what is said of them follows from the numbers."""
+"""Arms are compared from the same starts and batches, and a comparison that was stopped goes on."""
 
-import json
-import shutil
-
-import filelock
 import keras
 import numpy as np
 import pytest
-from helpers import JIT, small_data, small_network
-from rich.console import Console
+from helpers import JIT, compare_tiny, compile_model, small_data, small_network, tiny_network
 
 import keras_collab
-from keras_collab.tools.arms import LabelSmoothing
-from keras_collab.tools.comparison import Comparison, Run, paired_difference
 
 
 @keras.saving.register_keras_serializable("test")
@@ -33,21 +26,7 @@ class Order(keras.metrics.Metric):
 
 
 def compile(model):
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy", Order()], jit_compile=JIT)
-
-
-def build(activation="relu"):
-    """As small as a network that can carry the default terms may be: most tests here train several."""
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            keras.layers.Conv2D(4, 3, strides=2, activation=activation),
-            keras.layers.Conv2D(4, 3, activation=activation),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dropout(0.5),
-            keras.layers.Dense(3, activation="softmax"),
-        ]
-    )
+    compile_model(model, optimizer="adam", metrics=["accuracy", Order()], jit_compile=JIT)
 
 
 def zero_terms():
@@ -55,9 +34,7 @@ def zero_terms():
 
 
 def run(**changes):
-    data = small_data(40)
-    arguments = {"train": data, "validation": data, "compile": compile, "epochs": 2, "batch_size": 8, "seeds": 1}
-    return keras_collab.compare(**{"build_network": build, "verbose": False, **arguments, **changes})
+    return compare_tiny(**{"compile": compile, **changes})
 
 
 class Batches(keras.utils.PyDataset):
@@ -213,67 +190,6 @@ def test_the_network_of_a_run_is_that_of_its_arm_and_seed():
         comparison.network("plain", 2)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"epochs": 3}, "epochs: 2, now 3"),
-        ({"arms": ["plain", "kernel_similarity"]}, r"arms: \['plain', 'wrapped'\], now \['plain', 'kernel_sim"),
-        ({"arms": {"plain": None, "wrapped": zero_terms}}, "training of 'wrapped'"),
-        (
-            {"compile": lambda model: model.compile("sgd", "sparse_categorical_crossentropy")},
-            "training of 'plain'.*SGD",
-        ),
-        ({"train": small_data(48)}, r"digest of train: \d+, now \d+"),
-        ({"validation": (small_data(40)[0], small_data(40)[1][::-1])}, "digest of validation"),
-        ({"build_network": lambda: build("tanh")}, "digest of the network"),
-        ({"build_network": small_network}, "parameters: .* now"),
-    ],
-)
-def test_one_directory_holds_one_comparison(changes, message, finished):
-    with pytest.raises(ValueError, match=rf"(?s)another comparison.*{message}.*another directory="):
-        run(directory=finished, **changes)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The directory of a comparison that is over."""
-    directory = tmp_path_factory.mktemp("finished")
-    run(directory=directory)
-    return directory
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("seed0-plain.json", b'{"metric": "val_acc'),
-        ("seed0-plain.json", b"[1]"),
-        ("seed0-plain.json", b"\xff\xfe"),
-        ("seed0-plain.json", b'{"metric": "val_accuracy", "first_batch": 1, "history": {"val_accuracy": [1, 2, 3]}}'),
-        ("comparison.json", b"[]"),
-        ("seed0-start.weights.h5", b"cut off"),
-    ],
-)
-def test_a_damaged_file_is_named(name, content, finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "copy")
-    (tmp_path / "copy" / "seed0-wrapped.json").unlink()  # To be trained again, from the start that is kept.
-    (tmp_path / "copy" / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} cannot be read: .*Delete it to train again what it held"):
-        run(directory=tmp_path / "copy")
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation")  # As above.
-def test_data_that_are_not_those_of_the_directory_are_told_of(tmp_path):
-    def first():
-        return small_data(40)
-
-    def other():
-        return small_data(40)[0] + 1, small_data(40)[1]
-
-    run(directory=tmp_path, train=first, arms=["plain"])
-    with pytest.warns(UserWarning, match="different training batches"):
-        run(directory=tmp_path, train=other, arms=["plain"])
-
-
 def test_a_first_metric_of_several_values_is_named(monkeypatch):
     def compile_with_f1(model):
         model.compile("adam", "categorical_crossentropy", metrics=[keras.metrics.F1Score()])
@@ -282,11 +198,6 @@ def test_a_first_metric_of_several_values_is_named(monkeypatch):
     data = (x, keras.utils.to_categorical(y, 3))
     with pytest.raises(ValueError, match=r"first metric must be one number. Received: val_f1_score=.*average='macro'"):
         run(train=data, validation=data, compile=compile_with_f1, arms=["plain"])
-
-
-def test_one_directory_has_one_owner(tmp_path):
-    with filelock.FileLock(tmp_path / "owner.lock"), pytest.raises(ValueError, match="is in use"):
-        run(directory=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +221,11 @@ def test_one_directory_has_one_owner(tmp_path):
         ({"arms": {1: None}}, TypeError, "names of arms must be strings. Received: 1"),
         ({"arms": {"mine": keras_collab.KernelSimilarity()}}, TypeError, "Arm 'mine' must be None.*KernelSimilarity"),
         ({"arms": {"mine": lambda network: None}}, TypeError, "Arm 'mine' must return a model.*Received: None"),
-        ({"arms": {"mine": lambda network: build()}}, TypeError, "Arm 'mine' must return a model that trains the netw"),
+        (
+            {"arms": {"mine": lambda network: tiny_network()}},
+            TypeError,
+            "Arm 'mine' must return a model that trains the netw",
+        ),
     ],
 )
 def test_wrong_arguments_are_named_before_any_training(changes, error, message, monkeypatch):
@@ -326,110 +241,6 @@ def test_a_network_is_fresh_and_not_compiled():
     compile(network)
     with pytest.raises(ValueError, match="must not compile"):
         keras_collab.compare(lambda: network, data, data, compile=compile, epochs=1, verbose=False)
-
-
-def test_ready_arms_train():
-    terms = ["output_consistency", "intermediate_consistency", "representation_similarity", "kernel_similarity"]
-    names = ["plain", *terms, "label_smoothing", "balanced"]
-    comparison = run(arms=names, epochs=1)
-    columns = {
-        run.arm: [name for name in run.history if name in [*terms, "label_smoothing"]] for run in comparison.runs
-    }
-    for name in [*terms, "label_smoothing"]:
-        assert columns[name] == [name]
-    assert columns["plain"] == []
-    assert sorted(columns["balanced"]) == sorted(terms)
-
-
-def test_label_smoothing_is_that_of_keras():
-    x, y = small_data()
-    network = small_network()
-    model = keras_collab.wrap(network, [LabelSmoothing(0.1)])
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
-    loss = model.train_on_batch(x, y, return_dict=True)["loss"]
-    smoothed = keras.losses.CategoricalCrossentropy(label_smoothing=0.1)
-    predicted = network(x, training=True)
-    expected = keras.ops.stop_gradient(smoothed(keras.ops.one_hot(y, 3), predicted))
-    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
-
-
-# What follows from the numbers.
-
-
-def comparison_of(values, metric="val_accuracy"):
-    runs = []
-    for arm, of_seed in values.items():
-        for seed, value in enumerate(of_seed):
-            runs.append(Run(arm, seed, {metric: [0.0, value]}, 0.1))
-    return Comparison(runs, list(values), metric, lambda arm, seed: (arm, seed))
-
-
-def test_interval_is_students():
-    # Mean 2, standard deviation 1, t(2; 0.975) = 4.302653 (Student's table): half width 4.302653/√3 = 2.484138.
-    difference = paired_difference([1.0, 2.0, 3.0])
-    assert difference.mean == 2
-    assert (difference.low, difference.high) == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
-    assert not difference.clear
-    assert paired_difference([1.9, 2.0, 2.1]).clear
-
-
-@pytest.mark.parametrize(
-    ("plain", "wrapped", "sentence"),
-    [
-        ([0.80, 0.81, 0.82], [0.82, 0.831, 0.839], "wrapped: better by +2.0 (+1.8 to +2.2)."),
-        ([0.80, 0.81, 0.82], [0.78, 0.789, 0.801], "wrapped: worse by -2.0 (-2.2 to -1.8): train plain."),
-        ([0.80, 0.81, 0.82], [0.80, 0.82, 0.81], "wrapped: no difference that 3 seeds can show, +0.0 (-2.5 to +2.5)."),
-        ([0.80], [0.90], "wrapped: +10.0 with one seed, which can be chance: run more seeds."),
-        ([0.80, 0.81], [0.79, 0.80], "wrapped: -1.0 with each of 2 seeds, too alike for an interval: run more"),
-        ([0.800, 0.8123, 0.82], [0.803, 0.8153, 0.8230000001], "wrapped: +0.3 with each of 3 seeds, too alike"),
-        ([0.80, 0.81, 0.82], [0.80, 0.81, 0.82], "wrapped: +0.0 with each of 3 seeds, too alike"),
-        ([0.80, 0.81], [0.80, float("nan")], "wrapped: no answer, since a training ended with NaN."),
-    ],
-)
-def test_sentences(plain, wrapped, sentence):
-    assert comparison_of({"plain": plain, "wrapped": wrapped}).conclusion("wrapped").startswith(sentence)
-
-
-@pytest.mark.parametrize(
-    ("metric", "larger"),
-    [
-        ("val_accuracy", True),
-        ("val_auc", True),
-        ("val_mean_io_u", True),
-        ("val_loss", False),
-        ("val_mean_squared_error", False),
-        ("val_mae", False),
-        ("val_age_mae", False),
-        ("val_my_rmse", False),
-        ("val_false_positives", False),
-        ("val_wer", False),
-        ("val_image_quality", True),
-        ("val_smape", False),
-        ("val_KLDivergence", False),
-        ("val_sparse_categorical_crossentropy", False),
-    ],
-)
-def test_whether_larger_is_better(metric, larger):
-    comparison = comparison_of({"plain": [0.1, 0.2, 0.31], "wrapped": [0.2, 0.3, 0.4]}, metric)
-    assert comparison.larger_is_better == larger
-    assert ("better by" in comparison.conclusion("wrapped")) == larger
-    assert comparison.best() == (("wrapped", 2) if larger else ("plain", 0))
-
-
-def test_table_has_a_row_an_arm_and_a_sentence_an_arm():
-    comparison = comparison_of({"plain": [0.80, 0.81, 0.82], "a": [0.82, 0.831, 0.839], "b": [0.8, 0.8, 0.8]})
-    rows = [line.split() for line in str(comparison).splitlines()]
-    assert ["plain", "81.0", "±", "1.0", "2", "×1.00", "3"] in rows
-    assert ["a", "83.0", "±", "1.0", "+2.0", "+1.8", "to", "+2.2", "2", "×1.00", "3"] in rows
-    assert [row[0] for row in rows if row and row[0] in ("a:", "b:")] == ["a:", "b:"]
-    with Console(file=None, quiet=True) as console:
-        console.print(comparison)
-
-
-def test_figure_has_a_line_a_run_and_one_an_arm():
-    axis = comparison_of({"plain": [0.80, 0.81], "wrapped": [0.82, 0.83]}).figure().axes[0]
-    assert len(axis.lines) == 6
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["plain", "wrapped"]
 
 
 def test_stops_early_where_all_is_clear(monkeypatch):
@@ -473,13 +284,3 @@ def test_a_first_metric_named_as_a_loss_counts():
         model.compile("adam", "sparse_categorical_crossentropy", metrics=[dice_loss, "accuracy"], jit_compile=JIT)
 
     assert run(arms=["plain"], epochs=1, compile=compile_with_dice).metric == "val_dice_loss"
-
-
-def test_records_are_json(tmp_path):
-    run(directory=tmp_path, compile=diverging, epochs=1, arms=["plain"])
-    record = json.loads((tmp_path / "seed0-plain.json").read_text(), parse_constant=pytest.fail)
-    assert record["history"]["val_loss"] == [None]
-
-
-def diverging(model):
-    model.compile(keras.optimizers.SGD(1e30), "sparse_categorical_crossentropy")

@@ -156,19 +156,6 @@ def test_networks_that_lack_something_and_data_without_labels(capsys):
     assert "nan" not in capsys.readouterr().out
 
 
-def test_tables_and_figure(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
-    found = diagnose(small_network(), small_data()[0])
-    told = capsys.readouterr().out
-    assert "conv1" in told
-    assert "effective" in told
-    found.figure().savefig(tmp_path / "diagnosis.png")
-    inputs = keras.Input((6,))
-    vectors = np.random.default_rng(0).normal(size=(30, 6))
-    diagnose(keras.Model(inputs, layers.Dense(4)(inputs)), vectors, layers="auto").figure()  # Neither maps nor filters.
-    assert (tmp_path / "diagnosis.png").stat().st_size > 10_000
-
-
 def test_bad_input():
     network, (x, y) = small_network(), small_data()
     with pytest.raises(ValueError, match=r"same number of samples.*\[3, 24\]"):
