@@ -1,9 +1,17 @@
-"""What `layers="auto"` stands for in networks of many kinds; see zoo.py."""
+"""What `layers="auto"` stands for in networks of many kinds; see zoo_*.py."""
 
 import pytest
-import zoo
+import zoo_images
+import zoo_signals
+import zoo_tokens
 
 from keras_collab import NetworkReader
+
+NETWORKS = {}
+for module in (zoo_images, zoo_tokens, zoo_signals):
+    for name, build in vars(module).items():
+        if hasattr(build, "taps"):
+            NETWORKS[name] = build
 
 # Kernels to be compared, of networks that are convolutional in part: where patches are cut, or words are read.
 KERNELS = {
@@ -19,28 +27,28 @@ KERNELS = {
 }
 
 
-@pytest.mark.parametrize("name", zoo.NETWORKS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_taps(name):
-    build, taps = zoo.NETWORKS[name]
-    assert [tap.path for tap in NetworkReader(build()).taps()] == taps
+    build = NETWORKS[name]
+    assert [tap.path for tap in NetworkReader(build()).taps()] == build.taps
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels(name):
-    build, _ = zoo.NETWORKS[name]
-    assert [kernel.path for kernel in NetworkReader(build()).kernels()] == KERNELS[name]
+    network = NETWORKS[name]()
+    assert [kernel.path for kernel in NetworkReader(network).kernels()] == KERNELS[name]
 
 
 @pytest.mark.parametrize("name", ["recurrent_in_both_directions", "einsum_layers"])
 def test_networks_without_kernels_to_compare(name):
     """Keras' recurrent layers and EinsumDense have no filters that are read."""
-    build, _ = zoo.NETWORKS[name]
+    network = NETWORKS[name]()
     with pytest.raises(ValueError, match="no layer with two or more filters to compare"):
-        NetworkReader(build()).kernels()
+        NetworkReader(network).kernels()
 
 
 @pytest.mark.parametrize("name", ["last_layer_is_no_dense", "einsum_layers"])
 def test_einsum_dense_is_no_head(name):
-    build, _ = zoo.NETWORKS[name]
+    network = NETWORKS[name]()
     with pytest.raises(ValueError, match=r"layer 'head' \(EinsumDense\)"):
-        NetworkReader(build()).head()
+        NetworkReader(network).head()

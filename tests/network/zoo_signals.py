@@ -1,0 +1,143 @@
+"""Networks that read sounds, series, tables and graphs."""
+
+import keras
+from keras import layers, ops
+from zoo import GraphConvolution, classify, convolve, expected, transform
+
+
+@expected("both1", "both2", "both3")
+def recurrent_in_both_directions():
+    inputs = x = keras.Input((12, 4))
+    for name in ("1", "2", "3"):
+        x = layers.Bidirectional(layers.GRU(3, return_sequences=True), name=f"both{name}")(x)
+    return classify(inputs, x)
+
+
+@expected("block1", "block2", "block3", "block4")
+def dilated_convolutions():
+    """A temporal convolutional network (Bai et al., 2018, arXiv 1803.01271)."""
+    inputs = keras.Input((32, 3))
+    x = layers.Conv1D(4, 1, name="start")(inputs)
+    for name, dilation in (("block1", 1), ("block2", 2), ("block3", 4), ("block4", 8)):
+        settings = {"padding": "causal", "dilation_rate": dilation, "activation": "relu"}
+        y = layers.Conv1D(4, 3, name=f"{name}_a", **settings)(x)
+        x = layers.Add(name=name)([x, layers.Conv1D(4, 3, name=f"{name}_b", **settings)(y)])
+    return classify(inputs, x)
+
+
+@expected("convolution", "lstm", "mixed")
+def layers_of_different_kinds():
+    inputs = keras.Input((12, 4))
+    x = layers.Conv1D(6, 3, padding="same", activation="relu", name="convolution")(inputs)
+    x = layers.LSTM(6, return_sequences=True, name="lstm")(x)
+    return classify(inputs, layers.Dense(6, activation="relu", name="mixed")(x))
+
+
+@expected("first", "second", "third")
+def raw_audio():
+    inputs = keras.Input((None, 1))
+    x = layers.Conv1D(8, 80, strides=4, activation="relu", name="first")(inputs)
+    for name in ("second", "third"):
+        x = layers.Conv1D(8, 3, activation="relu", padding="same", name=name)(layers.MaxPooling1D(4)(x))
+    return classify(inputs, x)
+
+
+@expected("first", "second")
+def windows():
+    inputs = keras.Input((None, 4))
+    x = layers.Reshape((-1, 10, 4))(inputs)
+    x = layers.Conv2D(6, (1, 3), activation="relu", name="first")(x)
+    return classify(inputs, layers.Conv2D(6, (1, 3), strides=(1, 2), activation="relu", name="second")(x))
+
+
+@expected("hidden1", "hidden2")
+def table_with_raw_columns_joined():
+    ages, incomes = keras.Input((1,)), keras.Input((1,))
+    x = layers.Concatenate(name="raw")([ages, incomes])
+    for name in ("hidden1", "hidden2"):
+        x = layers.Dense(6, activation="relu", name=name)(x)
+    return classify([ages, incomes], x)
+
+
+@expected("deep1", "deep2", "deep3")
+def wide_and_deep():
+    wide, deep = keras.Input((9,)), keras.Input((5,))
+    x = deep
+    for name in ("deep1", "deep2", "deep3"):
+        x = layers.Dense(6, activation="relu", name=name)(x)
+    return classify([wide, deep], layers.Concatenate(name="joined")([wide, x]))
+
+
+@expected("a", "b", "c")
+def feature_wise_modulation():
+    """FiLM (Perez et al., 2018, arXiv 1709.07871)."""
+    image, text = keras.Input((32, 32, 3)), keras.Input((5,))
+    x, condition = image, layers.Dense(6, activation="relu", name="condition")(text)
+    for name in ("a", "b", "c"):
+        x = convolve(x, 8, f"{name}_conv", 2, activation=None)
+        scale = layers.Reshape((1, 1, 8))(layers.Dense(8)(condition))
+        shift = layers.Reshape((1, 1, 8))(layers.Dense(8)(condition))
+        x = layers.ReLU(name=name)(layers.Add()([layers.Multiply()([x, scale]), shift]))
+    return classify([image, text], x)
+
+
+@expected("layer1", "layer2", "layer3", "layer4")
+def graph_convolutions():
+    features, adjacency = keras.Input((7, 5)), keras.Input((7, 7))
+    x = features
+    for name in ("1", "2", "3", "4"):
+        x = GraphConvolution(6, name=f"layer{name}")(x, adjacency)
+    return classify([features, adjacency], x)
+
+
+@expected("add_a", "norm")
+def patches_of_channels_first():
+    inputs = keras.Input((3, 8, 8))
+    x = layers.Conv2D(12, 2, 2, data_format="channels_first", name="patches")(inputs)
+    x = layers.Permute((2, 1))(layers.Reshape((12, 16))(x))
+    for name in ("a", "b"):
+        y = layers.Dense(12, activation="relu")(layers.LayerNormalization()(x))
+        x = layers.Add(name=f"add_{name}")([x, y])
+    return classify(inputs, layers.LayerNormalization(name="norm")(x))
+
+
+@expected("block1", "block2", "block3", "block4")
+def attention_over_patches_of_channels_first():
+    inputs = keras.Input((3, 16, 16))
+    x = layers.Conv2D(8, 4, 4, data_format="channels_first", name="patches")(inputs)
+    return classify(inputs, transform(ops.transpose(layers.Reshape((8, 16))(x), (0, 2, 1))))
+
+
+@expected("block2", "block4", "block6", "sum")
+def wave_net():
+    """Every block has a skip to one sum (van den Oord et al., 2016, arXiv 1609.03499)."""
+    inputs = keras.Input((64, 1))
+    x, skips = layers.Conv1D(8, 2, padding="causal", name="start")(inputs), []
+    for block in range(1, 9):
+        settings = {"padding": "causal", "dilation_rate": 2 ** (block % 4)}
+        content = layers.Conv1D(8, 2, activation="tanh", **settings)(x)
+        gate = layers.Conv1D(8, 2, activation="sigmoid", **settings)(x)
+        y = layers.Multiply()([content, gate])
+        skips.append(layers.Conv1D(12, 1)(y))
+        x = layers.Add(name=f"block{block}")([x, layers.Conv1D(8, 1)(y)])
+    x = layers.ReLU(name="sum")(layers.Add()(skips))
+    return classify(inputs, layers.Conv1D(12, 1, activation="relu", name="after")(x))
+
+
+@expected("deep1", "deep2", "deep3")
+def wide_and_deep_of_one_input():
+    inputs = x = keras.Input((9,))
+    for name in ("deep1", "deep2", "deep3"):
+        x = layers.Dense(6, activation="relu", name=name)(x)
+    return classify(inputs, layers.Concatenate(name="joined")([inputs, x]))
+
+
+@expected("cross1", "cross2", "cross3", "joined")
+def deep_and_cross():
+    """Products with the data themselves beside a stack of Dense layers (Wang et al., 2017, arXiv 1708.05123)."""
+    inputs = x = deep = keras.Input((9,))
+    for name in ("1", "2", "3"):
+        product = layers.Multiply()([inputs, layers.Dense(9)(x)])
+        x = layers.Add(name=f"cross{name}")([product, x])
+        deep = layers.Dense(6, activation="relu", name=f"deep{name}")(deep)
+    return classify(inputs, layers.Concatenate(name="joined")([x, deep]))

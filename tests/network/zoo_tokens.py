@@ -1,0 +1,96 @@
+"""Networks that read tokens: words, patches, points."""
+
+import keras
+from keras import layers, ops
+from zoo import ClassToken, Positions, TransformerBlock, classify, expected, transform
+
+
+@expected("block1", "block2", "block3", "norm")
+def vision_transformer():
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Reshape((16, 8))(layers.Conv2D(8, 4, 4, name="patches")(inputs))
+    x = transform(Positions(name="positions")(ClassToken(name="token")(x)))
+    x = layers.LayerNormalization(name="norm")(x)
+    return classify(inputs, layers.Dense(8, activation="tanh", name="pooler")(x[:, 0]))
+
+
+@expected("block1", "block2", "block3", "block4")
+def bert():
+    tokens, mask = keras.Input((12,), dtype="int32"), keras.Input((12,), dtype="int32")
+    places = 0 * tokens + ops.arange(12)[None, :]
+    x = layers.Add(name="embedded")([layers.Embedding(20, 8)(tokens), layers.Embedding(12, 8)(places)])
+    x = transform(layers.LayerNormalization(name="start")(x), attention_mask=mask[:, None, :])
+    return classify([tokens, mask], x[:, 0])
+
+
+@expected("block1", "block2", "block3", "block4")
+def transformer_of_composite_blocks():
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.Embedding(20, 8)(tokens)
+    for name in ("1", "2", "3", "4"):
+        x = TransformerBlock(name=f"block{name}")(x)
+    return classify(tokens, x)
+
+
+@expected("mixed1", "mixed2", "mixed3", "mixed4")
+def mixer():
+    """Tolstikhin et al., 2021, arXiv 2105.01601."""
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Reshape((16, 8))(layers.Conv2D(8, 4, 4, name="patches")(inputs))
+    for name in ("1", "2", "3", "4"):
+        y = layers.Permute((2, 1))(layers.LayerNormalization()(x))
+        y = layers.Permute((2, 1))(layers.Dense(16, activation="gelu")(y))
+        x = layers.Add(name=f"tokens{name}")([x, y])
+        y = layers.Dense(8)(layers.Dense(16, activation="gelu")(layers.LayerNormalization()(x)))
+        x = layers.Add(name=f"mixed{name}")([x, y])
+    return classify(inputs, x)
+
+
+@expected("norm1", "norm2", "norm3", "norm4")
+def recurrent():
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.Embedding(20, 6)(tokens)
+    for name in ("1", "2", "3", "4"):
+        x = layers.LSTM(6, return_sequences=True, name=f"lstm{name}")(x)
+        x = layers.LayerNormalization(name=f"norm{name}")(x)
+    return classify(tokens, x)
+
+
+@expected("widths")
+def text_convolutions_side_by_side():
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.Embedding(20, 6)(tokens)
+    branches = [layers.Conv1D(4, width, activation="relu", name=f"width{width}")(x) for width in (3, 4, 5)]
+    x = layers.Concatenate(name="widths")([layers.GlobalMaxPooling1D()(branch) for branch in branches])
+    return classify(tokens, x)
+
+
+@expected("hidden1", "hidden2")
+def last_layer_is_no_dense():
+    inputs = x = keras.Input((5,))
+    for name in ("hidden1", "hidden2"):
+        x = layers.Dense(6, activation="relu", name=name)(x)
+    return keras.Model(inputs, layers.EinsumDense("ab,bc->ac", 3, activation="softmax", name="head")(x))
+
+
+@expected("block1", "block2", "block3", "block4")
+def transformer_with_a_learned_mask():
+    """Layers with weights read the second input, and every block reads what they make of it, as in XLNet."""
+    mask, tokens = keras.Input((12,)), keras.Input((12,), dtype="int32")
+    bias = layers.Dense(12, name="bias2")(layers.Dense(12, activation="relu", name="bias1")(mask))
+    x = layers.Dense(8, name="start")(layers.Embedding(20, 6)(tokens))
+    for name in ("1", "2", "3", "4"):
+        y = layers.Multiply()([layers.Dense(8)(x), layers.Reshape((12, 1))(bias)])
+        x = layers.Add(name=f"block{name}")([x, layers.Dense(8)(y)])
+    return classify([mask, tokens], x)
+
+
+@expected("block1", "block2", "block3", "block4")
+def einsum_layers():
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.EinsumDense("abc,cd->abd", (12, 8), name="start")(layers.Embedding(20, 6)(tokens))
+    for name in ("1", "2", "3", "4"):
+        y = layers.EinsumDense("abc,cd->abd", (12, 16), activation="gelu", name=f"widen{name}")(x)
+        x = layers.Add(name=f"block{name}")([x, layers.EinsumDense("abc,cd->abd", (12, 8), name=f"narrow{name}")(y)])
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(tokens, layers.EinsumDense("ab,bc->ac", 3, activation="softmax", name="head")(x))
