@@ -44,15 +44,8 @@ _EVEN_TAPS = 4
 # pixels are one stage, 5, 3 and 2 are three.
 _NEW_STAGE = 0.6
 
-_ENDS_FEATURE_MAPS = (
-    keras.layers.Flatten,
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalAveragePooling3D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalMaxPooling3D,
-)
+# Activations of outputs; others, and normalizations, make features.
+_OUTPUT_ACTIVATIONS = {"softmax", "sigmoid", "tanh", "logsoftmax", "log_softmax"}
 
 # Names of layers and of operations of keras.ops. A product gates, and does not count.
 _MERGING = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Subtract")
@@ -83,10 +76,10 @@ def auto_taps(graph: Graph) -> list[Call]:
         if main is None or count > most:
             main, most = output, count
     stream = _main_stream(graph, main)
-    taps = list(map(stream.end, stream.stages()))
-    if len(taps) > 1:
-        return sorted(taps, key=graph.calls.index)  # A decoder's stages come from coarse to fine.
-    return _evenly(stream.blocks_of_one_stage())
+    stages = stream.stages()
+    if len(stages) < 2 or stream.is_one_stage(stages):
+        return _evenly(stream.blocks_of_one_stage())
+    return sorted(map(stream.end, stages), key=graph.calls.index)  # A decoder's stages come from coarse to fine.
 
 
 def _main_stream(graph: Graph, output: keras.KerasTensor) -> "Stream":
@@ -108,11 +101,80 @@ def _evenly(calls: list[Call]) -> list[Call]:
     return chosen
 
 
+def output_calls(graph: Graph) -> set[Call]:
+    """The calls that make the outputs of a network of its last features.
+
+    They are each last layer that computes, if it has no activation or one that ends networks, and all calls behind it.
+    A residual sum, a composite layer, and a normalization or another activation are features.
+    """
+    calls: set[Call] = set()
+    for output in tree.flatten(graph.outputs):
+        calls |= _behind_features(graph, output, is_output=False)
+    inside: set[int] = set()
+    for call in reversed(graph.calls):
+        if call in calls and inside.isdisjoint(map(id, call.outputs)):
+            continue
+        calls.discard(call)  # Its output is read by the rest of the network too.
+        inside.update(map(id, call.inputs))
+    return calls
+
+
+def _behind_features(graph: Graph, tensor: keras.KerasTensor, is_output: bool) -> set[Call]:
+    """The calls that make a tensor of a network's last features, none if it is features itself.
+
+    Args:
+        is_output: whether an activation that ends networks is behind the tensor.
+    """
+    call = graph.producer.get(id(tensor))
+    if call is None:
+        return set()
+    ends, activates = _activation(call)
+    if computes(call.operation):
+        is_output = not is_composite(call.operation) and (is_output or ends or not activates)
+        return {call} if is_output else set()
+    is_output = is_output or ends
+    joins = len(call.inputs) > 1 and (not merges(call) or _is_residual(graph, call))
+    if not is_output and (activates or joins):
+        return set()
+    calls: set[Call] = set()
+    for x in call.inputs:
+        calls |= _behind_features(graph, x, is_output)
+    if calls:
+        calls.add(call)
+    return calls
+
+
+def _activation(call: Call) -> tuple[bool, bool]:
+    """Whether a call applies an activation that ends networks, and whether it activates or normalizes at all."""
+    operation = call.operation
+    function = getattr(operation, "activation", None)
+    names = {type(operation).__name__.lower(), getattr(function, "__name__", "").lower()}
+    ends = not names.isdisjoint(_OUTPUT_ACTIVATIONS)
+    if function is not None:
+        return ends, function is not keras.activations.linear
+    return ends, ends or (refines(call) and not isinstance(operation, keras.layers.Lambda))
+
+
+def _is_residual(graph: Graph, call: Call) -> bool:
+    """Whether a call adds what layers make of features to these features."""
+    for shortcut in call.inputs:
+        before = graph.ancestors(shortcut)
+        made_by = [ancestor for ancestor in before if computes(ancestor.operation)]
+        for branch in call.inputs:
+            since = [ancestor for ancestor in graph.ancestors(branch) if ancestor not in before]
+            layers = [ancestor for ancestor in since if computes(ancestor.operation)]
+            read = [id(x) for ancestor in since for x in ancestor.inputs]
+            if made_by and layers and id(shortcut) in read:
+                return True
+    return False
+
+
 class Stream:
     """The calls between an input and an output, and what is known of them.
 
     Attributes:
-        calls: those whose output is the input's and was computed by trained weights, in topological order.
+        calls: those whose output is the input's and was computed by trained weights, in topological order, without
+            those that make the network's outputs of its last features.
         on_every_path: those of them whose output every path goes through.
         on_every_path_here: those whose output every path at their resolution goes through; a decoder's skips may not.
         readable: those whose output may be tapped: numbers, one row a sample.
@@ -126,17 +188,23 @@ class Stream:
         ancestors = graph.ancestors(output)
         self._of_any_input = computed_from(ancestors, tree.flatten(graph.inputs))
         computed = computed_from(ancestors, [start])
-        self.calls = [call for call in ancestors if id(call.output) in computed]
+        counted = computed | begins(ancestors, [start], computed)
+        makes_output = output_calls(graph)
+        for call in makes_output:
+            counted.difference_update(map(id, call.outputs))
+        following = [call for call in ancestors if id(call.output) in computed]
+        self.calls = [call for call in following if call not in makes_output]
+        readers = [call for call in following if call in self.calls or computes(call.operation)]
         self.on_every_path: set[Call] = set()
         self.on_every_path_here: set[Call] = set()
         self._beside: dict[Call, set[int]] = {}
-        counted = computed | begins(ancestors, [start], computed)
-        for call, tensors in alive_after(self.calls, output, counted).items():
+        for call, tensors in alive_after(readers, start, output, counted).items():
             self._beside[call] = set(map(id, tensors)) - {id(call.output)}
             self._note_paths(call, tensors)
         self.readable = list(filter(self._is_readable, self.calls))
         self.block_ends = self._block_ends()
         self.maps = self._maps()
+        self._working = self._working_maps()
 
     @property
     def depth(self) -> int:
@@ -218,13 +286,33 @@ class Stream:
         is_pooled = False
         for call in self.calls:
             has_positions = len(call.output.shape) > 2
-            ends = isinstance(call.operation, _ENDS_FEATURE_MAPS) or not has_positions
+            ends = self._pools_all(call) or not has_positions
             is_pooled |= ends and call in self.on_every_path and len(maps) > 0
             if is_pooled and self.positions(call.output) == 1:
                 continue
-            if has_positions and call in self.readable and not self._gates(call, products):
+            is_map = has_positions and call in self.readable
+            if is_map and not self._gates(call, products) and not self._is_turned(call):
                 maps.append(call)
         return maps
+
+    def _is_turned(self, call: Call) -> bool:
+        """Whether a call works on channels or heads as positions: finer than every path before and behind it."""
+        if call in self.on_every_path:
+            return False
+        index = self.calls.index(call)
+        before = [other for other in self.calls[:index] if other in self.on_every_path]
+        behind = [other for other in self.calls[index:] if other in self.on_every_path]
+        if not before or not behind:
+            return False
+        count = self.positions(call.output)
+        return count > self.positions(before[-1].output) and count > self.positions(behind[0].output)
+
+    def _pools_all(self, call: Call) -> bool:
+        """Whether a call without weights makes one position of several, and is no pooling in small windows."""
+        window = getattr(call.operation, "pool_size", (math.inf,))
+        counts = set(map(self.positions, call.inputs))
+        is_pooled = self.positions(call.output) == 1 and counts != {1}
+        return is_pooled and not computes(call.operation) and max(window) > 3
 
     def _gates(self, call: Call, products: dict[int, Call]) -> bool:
         """Whether some path avoids a call on one position, or on fewer than the product has that alone reads it."""
@@ -233,8 +321,18 @@ class Stream:
         is_coarser = product is not None and count < self.positions(product.output)
         return call not in self.on_every_path and (count == 1 or is_coarser)
 
-    def _works(self, call: Call) -> bool:
-        return call in self.block_ends or computes(call.operation) or refines(call)
+    def _working_maps(self) -> list[Call]:
+        """The maps of layers that compute, and of what ends blocks or refines at a resolution of these."""
+        counts = set()
+        for call in self.maps:
+            if call in self.block_ends or computes(call.operation):
+                counts.add(self.positions(call.output))
+        working = []
+        for call in self.maps:
+            is_at_work = call in self.block_ends or computes(call.operation) or refines(call)
+            if is_at_work and self.positions(call.output) in counts:
+                working.append(call)
+        return working
 
     def stages(self) -> list[list[Call]]:
         """The calls that may end a stage, from the finest stage to the coarsest."""
@@ -249,9 +347,16 @@ class Stream:
             stages.append(self._ends(block_ends, stage))
         return stages
 
+    def is_one_stage(self, stages: list[list[Call]]) -> bool:
+        """Whether one of two stages has four fifths of all blocks, four at least: a deep one beside a small other."""
+        counts = []
+        for stage in stages:
+            counts.append(len(self.block_ends.intersection(stage)))
+        return len(stages) == 2 and max(counts) >= max(4, 0.8 * sum(counts))
+
     def _resolutions(self) -> list[list[Call]]:
         """The maps that layers compute, grouped by resolution from fine to coarse."""
-        working = list(filter(self._works, self.maps))
+        working = self._working
         axes = 1
         for call in working:
             axes = max(axes, min(2, len(call.output.shape) - 2))
@@ -276,7 +381,7 @@ class Stream:
     def _last_map(self) -> Call | None:
         """The last layer that works on maps and that no path avoids: it ends a block, whatever it is."""
         for call in reversed(self.maps):
-            if call in self.on_every_path and self._works(call):
+            if call in self.on_every_path and call in self._working:
                 return call
         return None
 
@@ -314,7 +419,7 @@ class Stream:
         return widest
 
     def blocks_of_one_stage(self) -> list[Call]:
-        """The ends of blocks in a network that has one resolution, without its last layer that computes."""
+        """The ends of blocks in a network that has one resolution."""
         ends = self._ends_among(self.on_every_path)
         if len(self.block_ends.intersection(ends)) < 2:  # Every block has a skip to one sum, as in a WaveNet.
             ends = self._ends_among(self.on_every_path | self.block_ends)
@@ -326,13 +431,9 @@ class Stream:
         return blocks[whole_blocks(self._layers_before(blocks))]
 
     def _ends_among(self, candidates: set[Call]) -> list[Call]:
-        """The candidates that end blocks or compute, but the last that computes, each with what refines it."""
-        last = 0
-        for index, call in enumerate(self.calls):
-            if computes(call.operation):
-                last = index
+        """The candidates that end blocks or compute, each with what refines it."""
         ends: list[Call] = []
-        for call in self.calls[:last]:
+        for call in self.calls:
             if call not in candidates or call not in self.readable:
                 continue
             if refines(call) and ends and call.inputs[0] is ends[-1].output:
@@ -355,10 +456,10 @@ class Stream:
 
 
 def _end_of_stem(blocks: Sequence[Sequence[Call]]) -> int:
-    """The number of finest stages without a block: a stem, unless they are half of the network."""
+    """The number of finest stages without a block: a stem, unless they are half of the network or others have none."""
     for index, stage in enumerate(blocks):
         if stage:
-            return index if 2 * index < len(blocks) else 0
+            return index if 2 * index < len(blocks) and all(blocks[index:]) else 0
     return 0
 
 
@@ -411,7 +512,7 @@ def whole_blocks(layers: Sequence[list[str]]) -> slice:
     count = len(layers)
     if count == 2 and _attends(layers[0]) and not _attends(layers[1]):
         return slice(1, None)  # A single block has no second one to tell its halves by.
-    for period in range(1, count):
+    for period in range(1, count // 2 + 1):
         if layers[period + 1 :] != layers[1 : count - period]:
             continue
         first = (count - 1) % period
@@ -433,12 +534,9 @@ def _attends(names: Sequence[str]) -> bool:
 # Kernels.
 
 
-def auto_kernels(graph: Graph, heads: set[str]) -> list[Kernel]:
-    """The kernels that `layers="auto"` compares.
-
-    Args:
-        heads: paths of the layers that make the outputs, which are left out.
-    """
+def auto_kernels(graph: Graph) -> list[Kernel]:
+    """The kernels that `layers="auto"` compares."""
+    heads = {call.path for call in output_calls(graph)}
     over_positions, first = _paths_over_positions(graph), _paths_on_data(graph)
     dense, convolutions, later = [], [], []
     is_convolutional = False

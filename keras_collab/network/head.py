@@ -160,16 +160,6 @@ def pick_output(structure: Structure, head: Head | None) -> Tensor:
     return leaves[head.index]
 
 
-def output_layers(graph: Graph) -> set[str]:
-    """The paths of the layers whose outputs are those of the network, but for activations and reshaping."""
-    paths = set()
-    for output in tree.flatten(graph.outputs):
-        call, _ = _last_layer(graph, output)
-        if call is not None:
-            paths.add(call.path)
-    return paths
-
-
 def _last_layer(graph: Graph, output: keras.KerasTensor) -> tuple[Call | None, list[Call]]:
     """The last layer with a kernel before an output, None if it is an input, and the calls behind it, last first."""
     behind: list[Call] = []
@@ -203,7 +193,7 @@ def _find_head(graph: Graph, output: keras.KerasTensor, index: int) -> Head | st
         shape = graph.shape(later.output)
         if applied != "linear" and (shape[-1] != head.classes or math.prod(shape[1:]) != head.classes):
             return f"'{applied}' acts on the {head.classes} outputs of layer '{head.path}' reshaped to {shape}"
-    if graph.shape(output)[-1] != head.classes:
+    if graph.shape(output)[1:] != () and graph.shape(output)[-1] != head.classes:
         return f"the {head.classes} outputs of layer '{head.path}' are reshaped to {graph.shape(output)}"
     if activation not in ("softmax", "sigmoid", "linear"):
         return f"layer '{head.path}' ends in activation '{activation}', not in softmax, sigmoid or logits"
@@ -250,6 +240,8 @@ def _name_of(activation: Any) -> str:
 def _activation_of(operation: Operation) -> str | None:
     """The activation that an operation after the classifier applies, None if it does more than that."""
     name = type(operation).__name__.lower()
+    if name in ("reshape", "squeeze"):  # Those of keras.ops.
+        return "linear"
     is_activation = type(operation).__module__ == "keras.src.ops.nn" and name in ("softmax", "sigmoid")
     return name if is_activation and getattr(operation, "axis", -1) == -1 else None
 

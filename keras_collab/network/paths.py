@@ -43,18 +43,22 @@ def begins(calls: Sequence[Call], starts: Sequence[keras.KerasTensor], computed:
 
 
 def alive_after(
-    calls: Sequence[Call], output: keras.KerasTensor, counted: set[int]
+    calls: Sequence[Call], start: keras.KerasTensor, output: keras.KerasTensor, counted: set[int]
 ) -> dict[Call, list[keras.KerasTensor]]:
     """For each call those of the counted tensors that exist by then and that a later call reads.
 
-    The output itself counts if it is features, not what a last layer with weights makes of them.
+    Args:
+        calls: in topological order.
+        start: the input that they start from.
+        output: what is read after the last of them.
+        counted: the tensors that count, by id.
     """
-    uses: collections.Counter[int] = collections.Counter()
-    if calls and not computes(calls[-1].operation):
-        uses[id(output)] = 1
+    uses = collections.Counter([id(output)])
     for call in calls:
         uses.update(map(id, call.inputs))
     alive: dict[int, keras.KerasTensor] = {}
+    if id(start) in counted and uses[id(start)]:
+        alive[id(start)] = start
     after = {}
     for call in calls:
         uses.subtract(map(id, call.inputs))

@@ -12,7 +12,7 @@ from keras_collab.network.auto import auto_kernels, auto_taps
 from keras_collab.network.calls import Call
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
-from keras_collab.network.head import Head, find_heads, output_layers
+from keras_collab.network.head import Head, find_heads
 from keras_collab.network.layers import Kernel, kernels_of
 from keras_collab.network.names import LAYERS_HELP, Layers, choose, path_of, quoted
 
@@ -131,7 +131,7 @@ class NetworkReader:
         calls = self._calls_with_kernels()
         kernels: list[Kernel] = []
         if layers == "auto":
-            kernels = auto_kernels(self.graph, output_layers(self.graph))
+            kernels = auto_kernels(self.graph)
         else:
             for call in choose(calls, layers, "a layer with a kernel", self.graph.name):
                 kernels.extend(kernels_of(call.operation, call.path))

@@ -97,7 +97,7 @@ def _outputs(call: Call, values: dict[int, Tensor]) -> list[Any] | None:
         return None
     outputs = [x for x in outputs if isinstance(x, keras.KerasTensor)]  # A layer may return None beside tensors.
     for x in outputs:
-        if not all(x.shape):
+        if None in x.shape:
             return None
     return outputs if len(outputs) == len(call.outputs) else None
 
