@@ -15,8 +15,8 @@ blocks on every path from it to the output.
 - Stages without blocks that are finer than all stages with blocks are a stem and have no tap, unless they are half of
   the stages.
 - A network with one stage gets four block ends, evenly spaced. Two kinds of blocks that alternate, as attention and
-  perceptron in a transformer, count as one block. Ends that are not on every path count if fewer than two are, since
-  each block of a WaveNet has a skip to one sum; and layers, if none is, beside a skip of the data themselves.
+  perceptron in a transformer, count as one block. If fewer than two ends are on every path, those on the longest path
+  count, since each block of a WaveNet has a skip to one sum.
 
 **Kernels** are those of convolutions, and of Dense layers over positions, which are 1×1 convolutions. If the kernels
 wider than 1×1 hold a quarter of the weights, only these count. The head, depthwise kernels and kernels that read the
@@ -35,7 +35,7 @@ from keras_collab.network.calls import Call, topological_calls
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
 from keras_collab.network.layers import Kernel, computes, is_composite, kernels_of
-from keras_collab.network.paths import alive_after, begins, computed_from, factors_of_products
+from keras_collab.network.paths import alive_after, begins, computed_from, factors_of_products, longest_path
 
 # Networks with fewer than two stages (a transformer, a stack of Dense layers) get this many taps, evenly spaced.
 _EVEN_TAPS = 4
@@ -198,7 +198,7 @@ class Stream:
         self.on_every_path: set[Call] = set()
         self.on_every_path_here: set[Call] = set()
         self._beside: dict[Call, set[int]] = {}
-        for call, tensors in alive_after(readers, start, output, counted).items():
+        for call, tensors in alive_after(readers, output, counted).items():
             self._beside[call] = set(map(id, tensors)) - {id(call.output)}
             self._note_paths(call, tensors)
         self.readable = list(filter(self._is_readable, self.calls))
@@ -421,10 +421,13 @@ class Stream:
     def blocks_of_one_stage(self) -> list[Call]:
         """The ends of blocks in a network that has one resolution."""
         ends = self._ends_among(self.on_every_path)
-        if len(self.block_ends.intersection(ends)) < 2:  # Every block has a skip to one sum, as in a WaveNet.
-            ends = self._ends_among(self.on_every_path | self.block_ends)
-        if not ends:  # The data have a skip to the last layer, as in a wide and deep network.
-            ends = self._ends_among(set(self.calls))
+        if len(self.block_ends.intersection(ends)) < 2:
+            # Skips avoid all blocks: one of each block to a sum, as in a WaveNet, or one of the data to the last layer.
+            longest = longest_path(self.calls)
+            on_longest = longest & self.block_ends if len(longest & self.block_ends) > 1 else longest
+            more = self._ends_among(self.on_every_path | on_longest)
+            if len(more) > len(ends) + 1:  # One more is one of several branches.
+                ends = more
         blocks = [call for call in ends if call in self.block_ends]
         if 2 * len(blocks) <= len(ends):
             blocks = ends

@@ -34,6 +34,9 @@ def begins(calls: Sequence[Call], starts: Sequence[keras.KerasTensor], computed:
     for call in calls:
         inputs = set(map(id, call.inputs))
         if not inputs & raw or inputs & computed:
+            if type(call.operation).__name__ == "Add":  # A shortcut of an embedding.
+                same = [x for x in call.inputs if id(x) in raw and x.shape == call.output.shape]
+                begun.update(map(id, same))
             continue
         if not computes(call.operation):
             raw |= set(map(id, call.outputs))
@@ -43,22 +46,25 @@ def begins(calls: Sequence[Call], starts: Sequence[keras.KerasTensor], computed:
 
 
 def alive_after(
-    calls: Sequence[Call], start: keras.KerasTensor, output: keras.KerasTensor, counted: set[int]
+    calls: Sequence[Call], output: keras.KerasTensor, counted: set[int]
 ) -> dict[Call, list[keras.KerasTensor]]:
     """For each call those of the counted tensors that exist by then and that a later call reads.
 
     Args:
-        calls: in topological order.
-        start: the input that they start from.
+        calls: in topological order. What they read and do not make exists from the start.
         output: what is read after the last of them.
+        counted: ids of tensors.
         counted: the tensors that count, by id.
     """
     uses = collections.Counter([id(output)])
-    for call in calls:
-        uses.update(map(id, call.inputs))
     alive: dict[int, keras.KerasTensor] = {}
-    if id(start) in counted and uses[id(start)]:
-        alive[id(start)] = start
+    for call in reversed(calls):
+        for x in call.outputs:
+            alive.pop(id(x), None)
+        for x in call.inputs:
+            uses[id(x)] += 1
+            if id(x) in counted:
+                alive[id(x)] = x
     after = {}
     for call in calls:
         uses.subtract(map(id, call.inputs))
@@ -71,18 +77,37 @@ def alive_after(
     return after
 
 
+def longest_path(calls: Sequence[Call]) -> set[Call]:
+    """The calls on the path through most layers that compute."""
+    producer: dict[int, Call] = {}
+    before: dict[Call, Call | None] = {}
+    depth: dict[Call | None, int] = {None: 0}
+    for call in calls:
+        previous = [producer[id(x)] for x in call.inputs if id(x) in producer]
+        before[call] = max(previous, key=depth.__getitem__, default=None)
+        depth[call] = depth[before[call]] + computes(call.operation)
+        producer.update(dict.fromkeys(map(id, call.outputs), call))
+    path: set[Call] = set()
+    end = max(reversed(calls), key=depth.__getitem__, default=None)  # The last of those with most layers before them.
+    while end is not None:
+        path.add(end)
+        end = before[end]
+    return path
+
+
 def factors_of_products(calls: Sequence[Call]) -> dict[int, Call]:
     """Maps each tensor, by id, that is used only to compute one factor of one product to that product.
 
-    A gate is such a tensor, as in squeeze-and-excitation.
+    A gate is such a tensor, as in squeeze-and-excitation. Another factor has the shape of the product.
     """
     factors: dict[int, tuple[Call, int] | None] = {}
     for call in reversed(calls):
         behind = {factors[id(x)] for x in call.outputs if id(x) in factors}
         through = behind.pop() if len(behind) == 1 else None
-        is_product = type(call.operation).__name__ == "Multiply" and len(set(map(id, call.inputs))) > 1
+        is_product = type(call.operation).__name__ == "Multiply"
         for x in call.inputs:
-            factor = (call, id(x)) if through is None and is_product else through
+            whole = [other for other in call.inputs if other is not x and other.shape == call.output.shape]
+            factor = (call, id(x)) if through is None and is_product and whole else through
             factors[id(x)] = factor if factors.get(id(x), factor) == factor else None
     products = {}
     for key, factor in factors.items():

@@ -45,7 +45,7 @@ def test_a_tensor_exists_until_it_is_read_for_the_last_time():
     total = layers.Add(name="sum")([a, c])
     head = layers.Dense(3, name="head")(total)
     graph = graph_of(inputs, head)
-    alive = alive_after(graph.calls, inputs, head, computed_from(graph.calls, [inputs]))
+    alive = alive_after(graph.calls, head, computed_from(graph.calls, [inputs]))
     by_name = {call.name: tensors for call, tensors in alive.items()}
     assert by_name == {"a": [a], "b": [a, b], "c": [a, c], "sum": [total], "head": [head]}
 
@@ -56,7 +56,7 @@ def test_data_exist_from_the_start():
     a, b = layers.Dense(4, name="a")(layers.Reshape((4,))(inputs)), layers.Dense(4, name="b")(inputs)
     output = layers.Add(name="sum")([a, b])
     graph = graph_of(inputs, output)
-    alive = alive_after(graph.calls[1:], inputs, output, {id(inputs), id(a), id(b), id(output)})
+    alive = alive_after(graph.calls[1:], output, {id(inputs), id(a), id(b), id(output)})
     assert [call.name for call in graph.calls[1:]] == ["a", "b", "sum"]
     assert list(alive.values()) == [[inputs, a], [a, b], [output]]
 
