@@ -1,5 +1,8 @@
 """What `layers="auto"` stands for: the taps and the kernels that terms read by default.
 
+**Outputs** are left out: each last layer that computes, and all behind it, if it has no activation or ends in softmax,
+sigmoid or tanh. A normalization, another activation, a residual sum or a composite layer makes features.
+
 **Taps** lie at the last block of each stage. Only tensors that depend on the main input and on a layer with weights
 count, so masks, adjacency matrices and second inputs do not matter. The main input is the one with most layers and
 blocks on every path from it to the output.
@@ -9,18 +12,19 @@ blocks on every path from it to the output.
   right behind these.
 - A stage is the layers that work at one number of positions. Its tap is its last block end that is on every path from
   input to output. Without blocks, it is the last layer with weights that is on every path. If only paths at other
-  resolutions bypass it, as a U-Net's skips do, it is the last layer; if no tensor is on every path, the widest. What
-  is computed at a lower resolution for one factor of a product alone is a gate, not a stage. Behind global pooling or
-  flattening only layers with several positions are stages, as in the decoder of an autoencoder.
+  resolutions bypass it, as a U-Net's skips do, it is the last layer; if no tensor is on every path, the widest.
+- No stages are gates, which are computed at a lower resolution for one factor of a product alone; what works on
+  channels or heads as positions inside a block; and layers on one position behind global pooling or flattening.
 - Stages without blocks that are finer than all stages with blocks are a stem and have no tap, unless they are half of
-  the stages.
-- A network with one stage gets four block ends, evenly spaced. Two kinds of blocks that alternate, as attention and
-  perceptron in a transformer, count as one block. If fewer than two ends are on every path, those on the longest path
-  count, since each block of a WaveNet has a skip to one sum.
+  the stages, or a coarser stage has no block either.
+- A network with one stage gets four block ends, evenly spaced; so does one with two, if one of them has four fifths of
+  the blocks. Two kinds of blocks that alternate, as attention and perceptron in a transformer, count as one block. If
+  fewer than two ends are on every path, those on the longest path count, since each block of a WaveNet has a skip to
+  one sum.
 
 **Kernels** are those of convolutions, and of Dense layers over positions, which are 1×1 convolutions. If the kernels
-wider than 1×1 hold a quarter of the weights, only these count. The head, depthwise kernels and kernels that read the
-data itself are left out. A network without convolutions gives every Dense layer but the head.
+wider than 1×1 hold a quarter of the weights, only these count. Depthwise kernels and kernels that read the data itself
+are left out. A network without convolutions gives every Dense layer.
 """
 
 import collections
@@ -44,7 +48,7 @@ _EVEN_TAPS = 4
 # pixels are one stage, 5, 3 and 2 are three.
 _NEW_STAGE = 0.6
 
-# Activations of outputs; others, and normalizations, make features.
+# Activations of outputs. Others make features.
 _OUTPUT_ACTIVATIONS = {"softmax", "sigmoid", "tanh", "logsoftmax", "log_softmax"}
 
 # Names of layers and of operations of keras.ops. A product gates, and does not count.
@@ -102,11 +106,7 @@ def _evenly(calls: list[Call]) -> list[Call]:
 
 
 def output_calls(graph: Graph) -> set[Call]:
-    """The calls that make the outputs of a network of its last features.
-
-    They are each last layer that computes, if it has no activation or one that ends networks, and all calls behind it.
-    A residual sum, a composite layer, and a normalization or another activation are features.
-    """
+    """The calls that make the outputs of a network of its last features."""
     calls: set[Call] = set()
     for output in tree.flatten(graph.outputs):
         calls |= _behind_features(graph, output, is_output=False)
@@ -159,14 +159,17 @@ def _is_residual(graph: Graph, call: Call) -> bool:
     """Whether a call adds what layers make of features to these features."""
     for shortcut in call.inputs:
         before = graph.ancestors(shortcut)
-        made_by = [ancestor for ancestor in before if computes(ancestor.operation)]
-        for branch in call.inputs:
-            since = [ancestor for ancestor in graph.ancestors(branch) if ancestor not in before]
-            layers = [ancestor for ancestor in since if computes(ancestor.operation)]
-            read = [id(x) for ancestor in since for x in ancestor.inputs]
-            if made_by and layers and id(shortcut) in read:
-                return True
+        since = [other for other in graph.ancestors(call.output)[:-1] if other not in before]
+        read: set[int] = set()
+        for other in since:
+            read.update(map(id, other.inputs))
+        if id(shortcut) in read and _any_computes(before) and _any_computes(since):
+            return True
     return False
+
+
+def _any_computes(calls: list[Call]) -> bool:
+    return any(computes(call.operation) for call in calls)
 
 
 class Stream:

@@ -2,13 +2,14 @@
 
 import pytest
 import zoo_images
+import zoo_outputs
 import zoo_signals
 import zoo_tokens
 
 from keras_collab import NetworkReader
 
 NETWORKS = {}
-for module in (zoo_images, zoo_tokens, zoo_signals):
+for module in (zoo_images, zoo_tokens, zoo_signals, zoo_outputs):
     for name, build in vars(module).items():
         if hasattr(build, "taps"):
             NETWORKS[name] = build
@@ -24,6 +25,8 @@ KERNELS = {
     "graph_convolutions": ["layer1/dense", "layer2/dense", "layer3/dense", "layer4/dense"],
     "video": ["frames2/later"],
     "tags_of_tokens": ["dense"],
+    "detector_at_two_scales": ["b"],
+    "value_and_advantages": ["hidden"],
 }
 
 

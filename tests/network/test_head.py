@@ -147,6 +147,19 @@ def test_head_with_lora_gives_back_what_the_network_says():
     np.testing.assert_allclose(logits, ops.convert_to_numpy(network(normal(5))), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("squeeze", [lambda x: ops.squeeze(x, axis=-1), lambda x: ops.reshape(x, (-1,))])
+def test_squeezed_logit(squeeze):
+    inputs = keras.Input((5,))
+    logit = layers.Dense(1, name="head")(layers.Dense(7, activation="relu")(inputs))
+    network = keras.Model(inputs, squeeze(logit))
+    assert NetworkReader(network).head().path == "head"
+    model = wrap(network, [OutputConsistency(1.0)])
+    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+    logs = model.train_on_batch(x, np.array([0, 1, 0, 1, 1, 0]), return_dict=True)
+    assert logs["output_consistency"] > 0
+
+
 # Which of several outputs.
 
 

@@ -334,3 +334,45 @@ def autoencoder_with_a_flat_code():
     for name in ("decode1", "decode2", "decode3"):
         x = layers.Conv2DTranspose(8, 3, strides=2, padding="same", activation="relu", name=name)(x)
     return keras.Model(inputs, layers.Conv2D(3, 3, padding="same", name="image")(x))
+
+
+@expected("first", "second", "third")
+def normalization_behind_pooling():
+    """At the resolution of the last pooling no layer computes."""
+    inputs = x = keras.Input((32, 32, 3))
+    for name in ("first", "second", "third"):
+        x = layers.MaxPooling2D()(convolve(x, 8, name, activation=None))
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    return classify(inputs, x)
+
+
+@expected("a", "b")
+def split_attention():
+    """Two branches are weighed by a softmax over them (ResNeSt, Zhang et al., 2020, arXiv 2004.08955)."""
+    inputs = x = keras.Input((16, 16, 3))
+    for name in ("a", "b"):
+        x = convolve(x, 8, f"{name}_down", 2)
+        one, other = convolve(x, 8, f"{name}_one"), convolve(x, 8, f"{name}_other")
+        weights = layers.Dense(16)(layers.GlobalAveragePooling2D()(one + other))
+        weights = ops.softmax(layers.Reshape((2, 8))(weights), axis=1)
+        one = one * layers.Reshape((1, 1, 8))(weights[:, 0])
+        other = other * layers.Reshape((1, 1, 8))(weights[:, 1])
+        x = layers.Add(name=name)([x, one + other])
+    return classify(inputs, x)
+
+
+@expected("first", "second")
+def pooling_by_a_mean():
+    inputs = keras.Input((16, 16, 3))
+    x = ops.mean(convolve(convolve(inputs, 8, "first", 2), 8, "second", 2), axis=(1, 2), keepdims=True)
+    return classify(inputs, convolve(x, 16, "hidden", size=1))
+
+
+@expected("first", "attended", "third", "fourth")
+def attention_in_one_stage():
+    inputs = x = keras.Input((64, 64, 3))
+    for name in ("first", "second", "third", "fourth"):
+        x = convolve(x, 8, name, 2)
+        if name == "second":
+            x = layers.Add(name="attended")([x, convolve(x, 8, "value", size=1)])
+    return classify(inputs, x)

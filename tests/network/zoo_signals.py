@@ -141,3 +141,36 @@ def deep_and_cross():
         x = layers.Add(name=f"cross{name}")([product, x])
         deep = layers.Dense(6, activation="relu", name=f"deep{name}")(deep)
     return classify(inputs, layers.Concatenate(name="joined")([x, deep]))
+
+
+@expected("first", "second", "third", "both")
+def convolutions_beside_a_recurrent_layer():
+    """LSTM-FCN (Karim et al., 2018, arXiv 1709.05206)."""
+    inputs = x = keras.Input((32, 6))
+    state = layers.LSTM(8, name="lstm")(layers.Permute((2, 1))(inputs))
+    for name in ("first", "second", "third"):
+        x = layers.Conv1D(8, 3, padding="same", activation="relu", name=name)(x)
+    return classify(inputs, layers.Concatenate(name="both")([state, layers.GlobalAveragePooling1D()(x)]))
+
+
+@expected("layer2", "layer4", "layer6", "layer8")
+def data_read_again():
+    """A network of a scene (NeRF, Mildenhall et al., 2020, arXiv 2003.08934)."""
+    inputs = x = keras.Input((9,))
+    for number in range(1, 9):
+        x = layers.Dense(8, activation="relu", name=f"layer{number}")(x)
+        if number == 5:
+            x = layers.Concatenate(name="again")([x, inputs])
+    return keras.Model(inputs, layers.Dense(4, name="color")(x))
+
+
+@expected("first", "second", "joined", "fourth")
+def side_input_in_a_stack():
+    inputs, side = keras.Input((8,)), keras.Input((4,))
+    x = inputs
+    for name in ("first", "second"):
+        x = layers.Dense(8, activation="relu", name=name)(x)
+    x = layers.Concatenate(name="joined")([x, layers.Dense(4, activation="relu", name="side")(side)])
+    for name in ("third", "fourth"):
+        x = layers.Dense(8, activation="relu", name=name)(x)
+    return classify([inputs, side], x)

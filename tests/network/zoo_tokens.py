@@ -2,7 +2,7 @@
 
 import keras
 from keras import layers, ops
-from zoo import ClassToken, Positions, TransformerBlock, classify, expected, transform
+from zoo import ClassToken, Positions, TransformerBlock, classify, expected, feed, transform
 
 
 @expected("block1", "block2", "block3", "norm")
@@ -94,3 +94,31 @@ def einsum_layers():
         x = layers.Add(name=f"block{name}")([x, layers.EinsumDense("abc,cd->abd", (12, 8), name=f"narrow{name}")(y)])
     x = layers.GlobalAveragePooling1D()(x)
     return keras.Model(tokens, layers.EinsumDense("ab,bc->ac", 3, activation="softmax", name="head")(x))
+
+
+@expected("block1", "block2", "block3", "block4")
+def mixer_with_more_channels_than_tokens():
+    """Its Dense layers over tokens work on 64 channels as positions (Tolstikhin et al., 2021, arXiv 2105.01601)."""
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Reshape((16, 64))(layers.Conv2D(64, 4, 4, name="patches")(inputs))
+    for name in ("block1", "block2", "block3", "block4"):
+        y = layers.Permute((2, 1))(layers.LayerNormalization()(x))
+        y = layers.Dense(16)(layers.Dense(8, activation="gelu")(y))
+        x = feed(layers.Add()([x, layers.Permute((2, 1))(y)]), name)
+    return classify(inputs, x)
+
+
+@expected("block1", "block2", "block3", "block4")
+def tokens_of_two_kinds():
+    """Numbers and categories of a table (FT-Transformer, Gorishniy et al., 2021, arXiv 2106.11959)."""
+    numbers, categories = keras.Input((5, 3)), keras.Input((6,), dtype="int32")
+    x = layers.Concatenate(axis=1)([layers.Dense(8, name="numbers")(numbers), layers.Embedding(9, 8)(categories)])
+    return classify([numbers, categories], transform(x))
+
+
+@expected("block1")
+def single_block_over_an_embedding():
+    tokens = keras.Input((12,), dtype="int32")
+    x = transform(layers.Embedding(20, 8)(tokens), blocks=1)
+    x = layers.GlobalAveragePooling1D()(x)
+    return classify(tokens, layers.Dense(8, activation="relu", name="hidden")(x))
