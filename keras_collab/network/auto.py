@@ -1,7 +1,7 @@
 """What `layers="auto"` stands for: the taps and the kernels that terms read by default.
 
 **Outputs** are left out: each last layer that computes, and all behind it, if it has no activation or ends in softmax,
-sigmoid or tanh. A normalization, another activation, a residual sum or a composite layer makes features.
+sigmoid, tanh or the like. A normalization, another activation, a residual sum or a composite layer makes features.
 
 **Taps** lie at the last block of each stage. Only tensors that depend on the main input and on a layer with weights
 count, so masks, adjacency matrices and second inputs do not matter. The main input is the one with most layers and
@@ -17,10 +17,10 @@ blocks on every path from it to the output.
   channels or heads as positions inside a block; and layers on one position behind global pooling or flattening.
 - Stages without blocks that are finer than all stages with blocks are a stem and have no tap, unless they are half of
   the stages, or a coarser stage has no block either.
-- A network with one stage gets four block ends, evenly spaced; so does one with two, if one of them has four fifths of
-  the blocks. Two kinds of blocks that alternate, as attention and perceptron in a transformer, count as one block. If
-  fewer than two ends are on every path, those on the longest path count, since each block of a WaveNet has a skip to
-  one sum.
+- A network with one stage gets four block ends, evenly spaced. So does one with two, if one of them has four fifths of
+  the blocks, and the other only embeds the data or works on one position. Two kinds of blocks that alternate, as
+  attention and perceptron in a transformer, count as one block. If fewer than two ends are on every path, those on the
+  longest path count, since each block of a WaveNet has a skip to one sum.
 
 **Kernels** are those of convolutions, and of Dense layers over positions, which are 1×1 convolutions. If the kernels
 wider than 1×1 hold a quarter of the weights, only these count. Depthwise kernels and kernels that read the data itself
@@ -38,7 +38,7 @@ from keras import tree
 from keras_collab.network.calls import Call, topological_calls
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
-from keras_collab.network.layers import Kernel, computes, is_composite, kernels_of
+from keras_collab.network.layers import Kernel, activation_names, computes, is_composite, kernels_of
 from keras_collab.network.paths import alive_after, begins, computed_from, factors_of_products, longest_path
 
 # Networks with fewer than two stages (a transformer, a stack of Dense layers) get this many taps, evenly spaced.
@@ -49,7 +49,18 @@ _EVEN_TAPS = 4
 _NEW_STAGE = 0.6
 
 # Activations of outputs. Others make features.
-_OUTPUT_ACTIVATIONS = {"softmax", "sigmoid", "tanh", "logsoftmax", "log_softmax"}
+_OUTPUT_ACTIVATIONS = {
+    "exp",
+    "exponential",
+    "hardsigmoid",
+    "hardtanh",
+    "logsigmoid",
+    "logsoftmax",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "tanh",
+}
 
 # Names of layers and of operations of keras.ops. A product gates, and does not count.
 _MERGING = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Subtract")
@@ -130,8 +141,9 @@ def _behind_features(graph: Graph, tensor: keras.KerasTensor, is_output: bool) -
         return set()
     ends, activates = _activation(call)
     if computes(call.operation):
-        is_output = not is_composite(call.operation) and (is_output or ends or not activates)
-        return {call} if is_output else set()
+        kernels = kernels_of(call.operation, call.path)
+        ends = ends or not activates or [kernel.filters for kernel in kernels] == [1]
+        return {call} if (is_output or ends) and not is_composite(call.operation) else set()
     is_output = is_output or ends
     joins = len(call.inputs) > 1 and (not merges(call) or _is_residual(graph, call))
     if not is_output and (activates or joins):
@@ -148,8 +160,7 @@ def _activation(call: Call) -> tuple[bool, bool]:
     """Whether a call applies an activation that ends networks, and whether it activates or normalizes at all."""
     operation = call.operation
     function = getattr(operation, "activation", None)
-    names = {type(operation).__name__.lower(), getattr(function, "__name__", "").lower()}
-    ends = not names.isdisjoint(_OUTPUT_ACTIVATIONS)
+    ends = not activation_names(operation).isdisjoint(_OUTPUT_ACTIVATIONS)
     if function is not None:
         return ends, function is not keras.activations.linear
     return ends, ends or (refines(call) and not isinstance(operation, keras.layers.Lambda))
@@ -158,6 +169,8 @@ def _activation(call: Call) -> tuple[bool, bool]:
 def _is_residual(graph: Graph, call: Call) -> bool:
     """Whether a call adds what layers make of features to these features."""
     for shortcut in call.inputs:
+        while id(shortcut) in graph.producer and _passes_on(graph.producer[id(shortcut)]):
+            shortcut = graph.producer[id(shortcut)].inputs[0]
         before = graph.ancestors(shortcut)
         since = [other for other in graph.ancestors(call.output)[:-1] if other not in before]
         read: set[int] = set()
@@ -166,6 +179,11 @@ def _is_residual(graph: Graph, call: Call) -> bool:
         if id(shortcut) in read and _any_computes(before) and _any_computes(since):
             return True
     return False
+
+
+def _passes_on(call: Call) -> bool:
+    """Whether a call scales or reshapes features, or the like, without computing new ones."""
+    return len(call.inputs) == 1 and not computes(call.operation)
 
 
 def _any_computes(calls: list[Call]) -> bool:
@@ -351,11 +369,20 @@ class Stream:
         return stages
 
     def is_one_stage(self, stages: list[list[Call]]) -> bool:
-        """Whether one of two stages has four fifths of all blocks, four at least: a deep one beside a small other."""
-        counts = []
-        for stage in stages:
-            counts.append(len(self.block_ends.intersection(stage)))
-        return len(stages) == 2 and max(counts) >= max(4, 0.8 * sum(counts))
+        """Whether one of two stages has four fifths of all blocks, four at least, and the other one no own block.
+
+        The other's blocks are none, embed the data before those of the deep stage, or work on one position.
+        """
+        if len(stages) != 2:
+            return False
+        few, many = sorted((self._blocks_in(stage) for stage in stages), key=len)
+        if len(many) < max(4, 4 * len(few)):
+            return False
+        is_before = not few or self.calls.index(few[-1]) < self.calls.index(many[0])
+        return is_before or self.positions(few[-1].output) == 1
+
+    def _blocks_in(self, stage: list[Call]) -> list[Call]:
+        return [call for call in stage if call in self.block_ends]
 
     def _resolutions(self) -> list[list[Call]]:
         """The maps that layers compute, grouped by resolution from fine to coarse."""
@@ -424,14 +451,15 @@ class Stream:
     def blocks_of_one_stage(self) -> list[Call]:
         """The ends of blocks in a network that has one resolution."""
         ends = self._ends_among(self.on_every_path)
-        if len(self.block_ends.intersection(ends)) < 2:
-            # Skips avoid all blocks: one of each block to a sum, as in a WaveNet, or one of the data to the last layer.
+        if len(self._blocks_in(ends)) < 2:
             longest = longest_path(self.calls)
-            on_longest = longest & self.block_ends if len(longest & self.block_ends) > 1 else longest
-            more = self._ends_among(self.on_every_path | on_longest)
-            if len(more) > len(ends) + 1:  # One more is one of several branches.
-                ends = more
-        blocks = [call for call in ends if call in self.block_ends]
+            on_longest = longest & self.block_ends
+            if len(on_longest) > 1:  # Each block has a skip to one sum, as in a WaveNet.
+                ends = self._ends_among(self.on_every_path | on_longest)
+            elif len(ends) < _EVEN_TAPS:  # The data have a skip to a late layer.
+                more = self._ends_among(self.on_every_path | longest)
+                ends = more if len(more) > len(ends) + 1 else ends  # One more is one of several branches.
+        blocks = self._blocks_in(ends)
         if 2 * len(blocks) <= len(ends):
             blocks = ends
         return blocks[whole_blocks(self._layers_before(blocks))]

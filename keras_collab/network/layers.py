@@ -125,6 +125,12 @@ def is_composite(operation: Operation) -> bool:
     return any(map(computes, _inner_layers(operation)))
 
 
+def activation_names(operation: Operation) -> set[str]:
+    """In small letters, without underscores: the name of an operation's class, and that of its own activation."""
+    names = {type(operation).__name__, getattr(getattr(operation, "activation", None), "__name__", "")}
+    return {name.lower().replace("_", "") for name in names}
+
+
 @functools.singledispatch
 def _kernel(layer: Operation, path: str) -> Kernel | None:
     """The filters of `layer`, or None for a layer that has none. One registration a kind of layer."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_collab.network.calls import Call
-from keras_collab.network.layers import computes
+from keras_collab.network.layers import activation_names, computes
 
 
 def computed_from(calls: Sequence[Call], starts: Sequence[keras.KerasTensor]) -> set[int]:
@@ -78,12 +78,13 @@ def alive_after(
 
 
 def longest_path(calls: Sequence[Call]) -> set[Call]:
-    """The calls on the path through most layers that compute."""
+    """The calls on the path through most layers that compute; what a softmax makes are weights, and not on it."""
     producer: dict[int, Call] = {}
     before: dict[Call, Call | None] = {}
     depth: dict[Call | None, int] = {None: 0}
     for call in calls:
         previous = [producer[id(x)] for x in call.inputs if id(x) in producer]
+        previous = [other for other in previous if "softmax" not in activation_names(other.operation)]
         before[call] = max(previous, key=depth.__getitem__, default=None)
         depth[call] = depth[before[call]] + computes(call.operation)
         producer.update(dict.fromkeys(map(id, call.outputs), call))

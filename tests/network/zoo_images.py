@@ -376,3 +376,12 @@ def attention_in_one_stage():
         if name == "second":
             x = layers.Add(name="attended")([x, convolve(x, 8, "value", size=1)])
     return classify(inputs, x)
+
+
+@expected("a4", "b1")
+def one_block_behind_a_deep_stage():
+    inputs = keras.Input((16, 16, 3))
+    x = convolve(inputs, 8, "stem")
+    for name in ("a1", "a2", "a3", "a4", "b1"):
+        x = residual(x, 8, name, strides=2 if name == "b1" else 1)
+    return classify(inputs, x)

@@ -101,3 +101,23 @@ def generator_with_styles():
         scale = layers.Reshape((1, 1, 8))(layers.Dense(8)(style))
         x = layers.ReLU(name=f"grown{name}")(layers.Multiply()([x, scale]))
     return keras.Model(noise, layers.Conv2D(3, 1, name="image")(x))
+
+
+@expected("hidden1", "hidden2", "hidden3")
+def positive_number():
+    inputs = x = keras.Input((8,))
+    for name in ("hidden1", "hidden2", "hidden3"):
+        x = layers.Dense(8, activation="relu", name=name)(x)
+    return keras.Model(inputs, layers.Dense(1, activation="softplus", name="price")(x))
+
+
+@expected("a", "b")
+def scaled_shortcuts_without_a_head():
+    inputs = keras.Input((16, 16, 3))
+    x = convolve(inputs, 8, "stem", 2)
+    for name in ("a", "b"):
+        if name == "b":
+            x = convolve(x, 8, "down", 2)
+        y = layers.Conv2D(8, 1)(convolve(x, 16, f"{name}_widen", size=1))
+        x = layers.Add(name=name)([layers.BatchNormalization()(x), y])
+    return keras.Model(inputs, x)

@@ -174,3 +174,27 @@ def side_input_in_a_stack():
     for name in ("third", "fourth"):
         x = layers.Dense(8, activation="relu", name=name)(x)
     return classify([inputs, side], x)
+
+
+@expected("stem", "expert1_0", "expert2_0", "expert3_0")
+def stacked_experts():
+    """The weights of the experts come from a softmax and are no features (Jacobs et al., 1991)."""
+    inputs = keras.Input((10,))
+    x = layers.Dense(16, activation="relu", name="stem")(inputs)
+    for block in (1, 2, 3):
+        gate = layers.Dense(4, activation="softmax", name=f"gate{block}")(x)
+        experts = [layers.Dense(16, activation="relu", name=f"expert{block}_{index}")(x) for index in range(4)]
+        x = ops.sum(gate[..., None] * ops.stack(experts, axis=1), axis=1)
+    return classify(inputs, x)
+
+
+@expected("point1", "point2", "point3", "hidden")
+def points_turned_by_a_side_network():
+    """The matrix that turns the points has layers of its own (PointNet, Qi et al., 2017, arXiv 1612.00593)."""
+    inputs = keras.Input((32, 3))
+    side = layers.Dense(16, activation="relu", name="side2")(layers.Dense(8, activation="relu", name="side1")(inputs))
+    side = layers.Dense(8, activation="relu", name="side3")(layers.GlobalMaxPooling1D()(side))
+    x = layers.Dot((2, 1))([inputs, layers.Reshape((3, 3))(layers.Dense(9, name="matrix")(side))])
+    for name in ("point1", "point2", "point3"):
+        x = layers.Dense(16, activation="relu", name=name)(x)
+    return classify(inputs, layers.Dense(8, activation="relu", name="hidden")(layers.GlobalMaxPooling1D()(x)))
