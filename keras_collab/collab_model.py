@@ -22,7 +22,7 @@ from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
 from keras_collab.network.placement import check_same_placement
 from keras_collab.network.reach import trainable_weights, unread, unread_remark
-from keras_collab.network.select import NetworkReader, Selection, trained_part
+from keras_collab.network.select import NetworkReader, Selection, trained_selection
 from keras_collab.terms.step_tensors import StepTensors
 from keras_collab.terms.term import Term
 
@@ -139,7 +139,7 @@ class CollabModel(keras.Model):
     def compile(self, *args, **kwargs):
         super().compile(*args, **kwargs)
         for term in self._terms:
-            term.trained_selection = trained_part(term.selection, self._internals.graph)
+            term.trained_selection = trained_selection(term.selection, self._internals.graph)
         self._check_losses()
         self._check_something_trains()
 
@@ -212,7 +212,7 @@ class CollabModel(keras.Model):
         Args:
             x: inputs, `(batch, ...)`.
             y: labels, as in `fit`.
-            sample_weight: sample weights, `(batch,)`. Defaults to None.
+            sample_weight: sample weights, as in `fit`. Defaults to None.
 
         Returns:
             The total loss, a scalar, and a dict from the name of each term to its value, a float32 scalar.
@@ -346,11 +346,11 @@ class CollabModel(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        for part, kind in (("name", str), ("network", dict), ("terms", list)):
-            value = config.get(part)
+        for key, kind in (("name", str), ("network", dict), ("terms", list)):
+            value = config.get(key)
             if not isinstance(value, kind):
                 raise ValueError(
-                    f"The config of a CollabModel has {part!r}, a {kind.__name__}. Received: {part}={value!r}."
+                    f"The config of a CollabModel has {key!r}, a {kind.__name__}. Received: {key}={value!r}."
                 )
         network = keras.saving.deserialize_keras_object(config["network"], custom_objects=custom_objects)
         terms = []

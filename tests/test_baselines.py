@@ -148,7 +148,7 @@ def test_bad_input():
         baselines.MultiHead(small_network(), temperature=0)
     with pytest.raises(ValueError, match=r"`splits` must be an integer >= 1"):
         baselines.MultiHead(small_network(), 0)
-    with pytest.raises(ValueError, match=r"5 layers are needed, 3 found"):
+    with pytest.raises(ValueError, match=r"5 layers are needed, .* has 3"):
         baselines.MultiHead(small_network(), 4)
     with pytest.raises(ValueError, match=r"needs images.*layer 'flatten' with positions \(\)"):
         baselines.Exits(small_network(), ["flatten"], bottleneck=True)

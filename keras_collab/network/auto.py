@@ -1,35 +1,44 @@
 """What `layers="auto"` stands for: the taps and the kernels that terms read by default.
 
-**Outputs** are left out: each last layer that computes, and all behind it, if it has no activation or ends in softmax,
-sigmoid, tanh or the like. A normalization, another activation, a residual sum or a composite layer makes features.
+A layer *computes* if it mixes features by weights, frozen or not; an embedding and a normalization do not.
 
-**Taps** lie at the last block of each stage. Only tensors that depend on the main input and on a layer with weights
-count, so masks, adjacency matrices and second inputs do not matter. The main input is the one with most layers and
-blocks on every path from it to the output.
+**Outputs** are left out: each last layer that computes, and all behind it, if it has no activation, a single unit, or
+ends in softmax, sigmoid, tanh or the like. A normalization, another activation, a residual sum or a composite layer
+makes features, and so does a layer whose output another layer reads.
 
-- A block ends at a merge (branches with equal position counts are added, averaged, subtracted or concatenated), at a
-  composite layer (one that holds layers with weights, or a recurrent one), and after the normalization and activation
-  right behind these.
-- A stage is the layers that work at one number of positions. Its tap is its last block end that is on every path from
-  input to output. Without blocks, it is the last layer with weights that is on every path. If only paths at other
-  resolutions bypass it, as a U-Net's skips do, it is the last layer; if no tensor is on every path, the widest.
-- No stages are gates, which are computed at a lower resolution for one factor of a product alone; what works on
-  channels or heads as positions inside a block; and layers on one position behind global pooling or flattening.
+**Taps** lie at the last block of each stage. Of several outputs, the one with most calls before it counts. Only tensors
+count that depend on the main input and on a layer that computes, so masks, adjacency matrices and second inputs do not
+matter. The main input is the one with most layers and blocks on every path from it to the output.
+
+- A block ends at a merge (branches of one resolution are added, averaged, subtracted or concatenated), at a composite
+  layer (one that holds layers that compute, or a recurrent one), and after the normalization and activation right
+  behind these.
+- A stage is the layers at one resolution: the side of a map, or of a square of as many positions. A side of more than
+  0.6 of the last one, or of more than its half rounded up, begins no new stage.
+- The tap of a stage is its last block end that is on every path from input to output. Without blocks, it is the last
+  layer that computes and is on every path; if none is, the last layer that only paths at other resolutions avoid, as a
+  U-Net's skips do; else the last of those with most channels.
+- No stages are gates: what some path avoids and what works on one position, or at a lower resolution than the product
+  that alone reads it. Neither is what works on channels or heads as positions inside a block, nor are layers on one
+  position behind global pooling or flattening.
 - Stages without blocks that are finer than all stages with blocks are a stem and have no tap, unless they are half of
   the stages, or a coarser stage has no block either.
-- A network with one stage gets four block ends, evenly spaced. So does one with two, if one of them has four fifths of
-  the blocks, and the other only embeds the data or works on one position. Two kinds of blocks that alternate, as
-  attention and perceptron in a transformer, count as one block. If fewer than two ends are on every path, those on the
-  longest path count, since each block of a WaveNet has a skip to one sum.
+- A network with one stage gets four ends, evenly spaced: those of blocks, or of all layers that compute if blocks are
+  at most half of them. So does one with two, if one of them has four or more blocks and four fifths of all, and the
+  other's come before them or work on one position.
+- If the kinds of layers repeat with a period, as attention and perceptron in a transformer, each period is one block.
+- If fewer than two blocks are on every path, those on the longest path count, since each block of a WaveNet has a skip
+  to one sum; likewise layers, where no block is on the longest path.
 
 **Kernels** are those of convolutions, and of Dense layers over positions, which are 1×1 convolutions. If the kernels
-wider than 1×1 hold a quarter of the weights, only these count. Depthwise kernels and kernels that read the data itself
-are left out. A network without convolutions gives every Dense layer.
+wider than 1×1 hold a quarter of the weights, only these count. Depthwise kernels are left out, and kernels that read
+the data itself, unless all convolutions do. Without such kernels every Dense layer counts.
 """
 
 import collections
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 
 import keras
@@ -39,9 +48,9 @@ from keras_collab.network.calls import Call, topological_calls
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
 from keras_collab.network.layers import Kernel, activation_names, computes, is_composite, kernels_of
-from keras_collab.network.paths import alive_after, begins, computed_from, factors_of_products, longest_path
+from keras_collab.network.paths import alive_after, computed_from, factors_of_products, first_read, longest_path
 
-# Networks with fewer than two stages (a transformer, a stack of Dense layers) get this many taps, evenly spaced.
+# Networks of one stage (a transformer, a stack of Dense layers) get this many taps, evenly spaced.
 _EVEN_TAPS = 4
 
 # A resolution starts a new stage if it is at most this share of the one before, or half of it, rounded up: 149 and 147
@@ -85,27 +94,13 @@ _REFINING = (
 
 def auto_taps(graph: Graph) -> list[Call]:
     """The calls whose outputs `layers="auto"` taps, in the order of the network."""
-    main, most = None, 0
-    for output in tree.flatten(graph.outputs):
-        count = len(graph.ancestors(output))
-        if main is None or count > most:
-            main, most = output, count
-    stream = _main_stream(graph, main)
+    main = max(tree.flatten(graph.outputs), key=lambda output: len(graph.ancestors(output)))
+    streams = [Stream(graph, start, main) for start in tree.flatten(graph.inputs)]
+    stream = max(streams, key=operator.attrgetter("depth"))
     stages = stream.stages()
     if len(stages) < 2 or stream.is_one_stage(stages):
         return _evenly(stream.blocks_of_one_stage())
     return sorted(map(stream.end, stages), key=graph.calls.index)  # A decoder's stages come from coarse to fine.
-
-
-def _main_stream(graph: Graph, output: keras.KerasTensor) -> "Stream":
-    """The calls from the main input; a condition has fewer on every path, since it stays alive beside the blocks."""
-    first, *others = tree.flatten(graph.inputs)
-    main = Stream(graph, first, output)
-    for start in others:
-        stream = Stream(graph, start, output)
-        if stream.depth > main.depth:
-            main = stream
-    return main
 
 
 def _evenly(calls: list[Call]) -> list[Call]:
@@ -131,7 +126,7 @@ def output_calls(graph: Graph) -> set[Call]:
 
 
 def _behind_features(graph: Graph, tensor: keras.KerasTensor, is_output: bool) -> set[Call]:
-    """The calls that make a tensor of a network's last features, none if it is features itself.
+    """The calls behind a network's last features that lead to a tensor; none if it is features itself.
 
     Args:
         is_output: whether an activation that ends networks is behind the tensor.
@@ -194,8 +189,8 @@ class Stream:
     """The calls between an input and an output, and what is known of them.
 
     Attributes:
-        calls: those whose output is the input's and was computed by trained weights, in topological order, without
-            those that make the network's outputs of its last features.
+        calls: those that depend on the input and on a layer that computes, in topological order, without
+            `output_calls`.
         on_every_path: those of them whose output every path goes through.
         on_every_path_here: those whose output every path at their resolution goes through; a decoder's skips may not.
         readable: those whose output may be tapped: numbers, one row a sample.
@@ -209,17 +204,17 @@ class Stream:
         ancestors = graph.ancestors(output)
         self._of_any_input = computed_from(ancestors, tree.flatten(graph.inputs))
         computed = computed_from(ancestors, [start])
-        counted = computed | begins(ancestors, [start], computed)
+        counted = computed | first_read(ancestors, start, computed)
         makes_output = output_calls(graph)
         for call in makes_output:
             counted.difference_update(map(id, call.outputs))
         following = [call for call in ancestors if id(call.output) in computed]
         self.calls = [call for call in following if call not in makes_output]
-        readers = [call for call in following if call in self.calls or computes(call.operation)]
+        reading = [call for call in following if call not in makes_output or computes(call.operation)]
         self.on_every_path: set[Call] = set()
         self.on_every_path_here: set[Call] = set()
         self._beside: dict[Call, set[int]] = {}
-        for call, tensors in alive_after(readers, output, counted).items():
+        for call, tensors in alive_after(reading, output, counted).items():
             self._beside[call] = set(map(id, tensors)) - {id(call.output)}
             self._note_paths(call, tensors)
         self.readable = list(filter(self._is_readable, self.calls))
@@ -229,7 +224,10 @@ class Stream:
 
     @property
     def depth(self) -> int:
-        """The number of layers with weights and ends of blocks that no path avoids."""
+        """The number of layers that compute and ends of blocks that no path avoids, few for a condition.
+
+        A condition enters beside the blocks, so that few of its layers are on every path.
+        """
         count = 0
         for call in self.on_every_path:
             count += call in self.block_ends or computes(call.operation)
@@ -274,7 +272,7 @@ class Stream:
         return len(set(map(self.positions, branches.values()))) == 1
 
     def _adds_what_was_read(self, call: Call, branch: keras.KerasTensor) -> bool:
-        """Whether the only computed branch of a sum was computed from another one: the data, or an embedding."""
+        """Whether a sum adds a computed tensor to what it was computed from: the data, or an embedding."""
         read: set[int] = set()
         for ancestor in self.graph.ancestors(branch):
             read.update(map(id, ancestor.inputs))
@@ -317,7 +315,10 @@ class Stream:
         return maps
 
     def _is_turned(self, call: Call) -> bool:
-        """Whether a call works on channels or heads as positions: finer than every path before and behind it."""
+        """Whether a call works on channels or heads as positions.
+
+        Then it is finer than the last call before it and the first one behind it that are on every path.
+        """
         if call in self.on_every_path:
             return False
         index = self.calls.index(call)
@@ -336,7 +337,7 @@ class Stream:
         return is_pooled and not computes(call.operation) and max(window) > 3
 
     def _gates(self, call: Call, products: dict[int, Call]) -> bool:
-        """Whether some path avoids a call on one position, or on fewer than the product has that alone reads it."""
+        """Whether some path avoids a call on one position, or on fewer than the product that alone reads it has."""
         count = self.positions(call.output)
         product = products.get(id(call.output))
         is_coarser = product is not None and count < self.positions(product.output)
@@ -344,14 +345,11 @@ class Stream:
 
     def _working_maps(self) -> list[Call]:
         """The maps of layers that compute, and of what ends blocks or refines at a resolution of these."""
-        counts = set()
-        for call in self.maps:
-            if call in self.block_ends or computes(call.operation):
-                counts.add(self.positions(call.output))
+        making = [call for call in self.maps if call in self.block_ends or computes(call.operation)]
+        counts = {self.positions(call.output) for call in making}
         working = []
         for call in self.maps:
-            is_at_work = call in self.block_ends or computes(call.operation) or refines(call)
-            if is_at_work and self.positions(call.output) in counts:
+            if call in making or (refines(call) and self.positions(call.output) in counts):
                 working.append(call)
         return working
 
@@ -369,9 +367,9 @@ class Stream:
         return stages
 
     def is_one_stage(self, stages: list[list[Call]]) -> bool:
-        """Whether one of two stages has four fifths of all blocks, four at least, and the other one no own block.
+        """Whether one of two stages has four or more blocks and four fifths of all, and the other is not of its kind.
 
-        The other's blocks are none, embed the data before those of the deep stage, or work on one position.
+        Its blocks come before the many, as a patch embedding does, or work on one position, as a class token does.
         """
         if len(stages) != 2:
             return False
@@ -433,20 +431,16 @@ class Stream:
         return behind or blocks
 
     def end(self, stage: Sequence[Call]) -> Call:
-        """The last call of a stage that all paths cross, else its last, else the last of those with most channels.
+        """The last call of a stage that is on every path.
 
-        Its last only if no other path at its resolution avoids it.
+        Else the stage's last, if no other path at its resolution avoids it; else the last of those with most channels.
         """
         for call in reversed(stage):
             if call in self.on_every_path:
                 return call
         if stage[-1] in self.on_every_path_here:
             return stage[-1]
-        widest = stage[0]
-        for call in stage:
-            if self._channels(call) >= self._channels(widest):
-                widest = call
-        return widest
+        return max(reversed(stage), key=self._channels)
 
     def blocks_of_one_stage(self) -> list[Call]:
         """The ends of blocks in a network that has one resolution."""
@@ -490,7 +484,7 @@ class Stream:
 
 
 def _end_of_stem(blocks: Sequence[Sequence[Call]]) -> int:
-    """The number of finest stages without a block: a stem, unless they are half of the network or others have none."""
+    """The number of finest stages without a block: a stem, unless they are half of the stages or others have none."""
     for index, stage in enumerate(blocks):
         if stage:
             return index if 2 * index < len(blocks) and all(blocks[index:]) else 0
@@ -517,14 +511,15 @@ def _merges_inside(call: Call) -> bool:
         inside = topological_calls(list(fresh.values()), call.operation.call(*args, **kwargs), {})
     except Exception:  # A backend's own functions, for instance, take no symbolic tensors.
         return True
-    return any(type(part.operation).__name__ in _MERGING for part in inside)
+    return any(type(step.operation).__name__ in _MERGING for step in inside)
 
 
 def refines(call: Call) -> bool:
-    """Whether a call normalizes or activates what one layer has made, at the same shape."""
+    """Whether a call normalizes or activates what one layer has made, or is a Lambda, at the same shape."""
     if len(call.inputs) != 1 or call.inputs[0].shape != call.output.shape:
         return False
-    is_activation = type(call.operation).__module__ == "keras.src.ops.nn"
+    kind = type(call.operation)
+    is_activation = kind.__module__ == "keras.src.ops.nn" and "Pool" not in kind.__name__
     return is_activation or isinstance(call.operation, _REFINING)
 
 
@@ -570,13 +565,13 @@ def _attends(names: Sequence[str]) -> bool:
 
 def auto_kernels(graph: Graph) -> list[Kernel]:
     """The kernels that `layers="auto"` compares."""
-    heads = {call.path for call in output_calls(graph)}
+    outputs = {call.path for call in output_calls(graph)}
     over_positions, first = _paths_over_positions(graph), _paths_on_data(graph)
     dense, convolutions, later = [], [], []
     is_convolutional = False
     for kernel in _all_kernels(graph):
         is_convolutional |= not kernel.dense
-        if kernel.path in heads or kernel.depthwise or kernel.filters < 2:
+        if kernel.path in outputs or kernel.depthwise or kernel.filters < 2:
             continue
         if kernel.dense:
             dense.append(kernel)
@@ -586,22 +581,16 @@ def auto_kernels(graph: Graph) -> list[Kernel]:
                 later.append(kernel)
     if not is_convolutional or not convolutions:
         return dense
-    if not later and len(convolutions) > 1:
-        later = convolutions
-    return _wide(later)
+    if later:
+        return _wide(later)
+    return _wide(convolutions) if len(convolutions) > 1 else dense
 
 
 def _wide(kernels: list[Kernel]) -> list[Kernel]:
     """The kernels that span more than one position, if they hold a quarter of the weights; else all."""
     wide = [kernel for kernel in kernels if kernel.window > 1]
-    return wide if 4 * _weights(wide) >= _weights(kernels) else kernels
-
-
-def _weights(kernels: list[Kernel]) -> int:
-    count = 0
-    for kernel in kernels:
-        count += kernel.weights
-    return count
+    count = sum(map(operator.attrgetter("weights"), kernels))
+    return wide if 4 * sum(map(operator.attrgetter("weights"), wide)) >= count else kernels
 
 
 def _all_kernels(graph: Graph) -> list[Kernel]:
@@ -625,7 +614,7 @@ def _paths_over_positions(graph: Graph) -> set[str]:
 
 
 def _paths_on_data(graph: Graph) -> set[str]:
-    """The paths of kernels that read the data itself, before any other layer with weights."""
+    """The paths of kernels that read the data itself, before any other layer that computes or embeds."""
     paths: set[str] = set()
     computed: set[int] = set()
     for call in graph.calls:

@@ -19,6 +19,7 @@ class Call:
         path: names from the network down to the layer, `"resnet50/conv1_conv"` inside a backbone.
         inputs: symbolic tensors that went in.
         outputs: symbolic tensors that came out.
+        arguments: what Keras has stored of the call.
     """
 
     operation: Operation

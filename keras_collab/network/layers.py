@@ -25,7 +25,6 @@ class Kernel:
         groups: number of groups. Filters are compared within a group only, since groups read different channels.
         filter_axis: axis of the weight that counts filters: -1, or -2 for transposed convolutions.
         depthwise: whether each filter reads a single channel of its own.
-        channels_first: whether the layer's output has its channels on axis 1.
         dense: whether the layer is a Dense layer.
     """
 
@@ -38,7 +37,6 @@ class Kernel:
     groups: int = 1
     filter_axis: int = -1
     depthwise: bool = False
-    channels_first: bool = False
     dense: bool = False
 
     @property
@@ -151,7 +149,6 @@ def _convolution(layer, path):
         window=math.prod(window),
         groups=layer.groups,
         depthwise=channels == 1 and layer.groups > 1,
-        channels_first=layer.data_format == "channels_first",
     )
 
 
@@ -168,7 +165,6 @@ def _transposed_convolution(layer, path):
         size=math.prod(window) * channels,
         window=math.prod(window),
         filter_axis=-2,
-        channels_first=layer.data_format == "channels_first",
     )
 
 
@@ -183,7 +179,6 @@ def _separable_convolution(layer, path):
         filters=filters,
         size=channels,
         window=math.prod(layer.depthwise_kernel.shape[:-2]),
-        channels_first=layer.data_format == "channels_first",
     )
 
 
@@ -200,7 +195,6 @@ def _depthwise_convolution(layer, path):
         window=math.prod(window),
         groups=channels,
         depthwise=True,
-        channels_first=layer.data_format == "channels_first",
     )
 
 

@@ -10,7 +10,7 @@ from keras_collab.network.layers import activation_names, computes
 
 
 def computed_from(calls: Sequence[Call], starts: Sequence[keras.KerasTensor]) -> set[int]:
-    """The tensors, by id, that follow from some inputs and that a layer with trained weights has computed."""
+    """The tensors, by id, that depend on some inputs and on a layer that computes."""
     following = set(map(id, starts))
     computed: set[int] = set()
     for call in calls:
@@ -24,12 +24,12 @@ def computed_from(calls: Sequence[Call], starts: Sequence[keras.KerasTensor]) ->
     return computed
 
 
-def begins(calls: Sequence[Call], starts: Sequence[keras.KerasTensor], computed: set[int]) -> set[int]:
-    """The tensors, by id, that follow from some inputs without trained weights and that a layer with such reads first.
+def first_read(calls: Sequence[Call], start: keras.KerasTensor, computed: set[int]) -> set[int]:
+    """The tensors, by id, that follow from an input without a layer that computes, and that such a layer reads first.
 
     They are data or embeddings. A branch that has yet to begin from one of them avoids the layers before it.
     """
-    raw = set(map(id, starts))
+    raw = {id(start)}
     begun: set[int] = set()
     for call in calls:
         inputs = set(map(id, call.inputs))
@@ -53,7 +53,6 @@ def alive_after(
     Args:
         calls: in topological order. What they read and do not make exists from the start.
         output: what is read after the last of them.
-        counted: ids of tensors.
         counted: the tensors that count, by id.
     """
     uses = collections.Counter([id(output)])
@@ -110,8 +109,4 @@ def factors_of_products(calls: Sequence[Call]) -> dict[int, Call]:
             whole = [other for other in call.inputs if other is not x and other.shape == call.output.shape]
             factor = (call, id(x)) if through is None and is_product and whole else through
             factors[id(x)] = factor if factors.get(id(x), factor) == factor else None
-    products = {}
-    for key, factor in factors.items():
-        if factor is not None:
-            products[key] = factor[0]
-    return products
+    return {key: factor[0] for key, factor in factors.items() if factor}

@@ -86,7 +86,11 @@ class Selection:
 
 
 class NetworkReader:
-    """Finds taps, kernels and heads in a network, for `Term.select`; raises a ValueError if there are too few."""
+    """Finds taps, kernels and heads in a network, for `Term.select`.
+
+    Args:
+        network: a Functional or built Sequential model.
+    """
 
     def __init__(self, network: keras.Model):
         self.graph = Graph(network)
@@ -96,15 +100,23 @@ class NetworkReader:
         """The outputs of the chosen layers, in the order of the network: the deepest is the last.
 
         Args:
-            layers: names, a regular expression, a function of the layer, or `"auto"`: the end of each stage.
-            at_least: smallest number of taps. Defaults to 1.
+            layers: names, a regular expression, a function of the layer, or `"auto"`: the last block of each stage, or
+                four blocks of a network with one stage. Defaults to `"auto"`.
+            at_least: integer, >= 0. Smallest number of taps. Defaults to 1.
+
+        Returns:
+            A tuple of `Tap`.
+
+        Raises:
+            ValueError: if no layer has a name, there are fewer taps, or a layer folds frames or patches into the batch.
+            TypeError: if `layers` is none of these.
         """
         calls = self._tapped_calls(layers)
         if len(calls) < at_least:
             names = quoted(map(path_of, calls)) or "none"
             raise ValueError(
-                f"{at_least} layers are needed, {len(calls)} found in network '{self.graph.name}' for "
-                f"layers={layers!r}: {names}. Name more of them; {LAYERS_HELP}."
+                f"{at_least} layers are needed, network '{self.graph.name}' has {len(calls)} for layers={layers!r}: "
+                f"{names}. Name more of them; {LAYERS_HELP}."
             )
         first = channels_first(self.graph)
         taps = []
@@ -125,8 +137,15 @@ class NetworkReader:
             layers: names, a regular expression, a function of the layer, or `"auto"`: every convolution but the first
                 and the depthwise ones. 1×1 convolutions, and Dense layers over positions, are left out if the other
                 convolutions hold a quarter of the weights or more. A network without convolutions gives every Dense
-                layer but the head.
+                layer but those that make the outputs. Defaults to `"auto"`.
             at_least: smallest number of kernels, 0 or 1. Defaults to 1.
+
+        Returns:
+            A tuple of `Kernel`.
+
+        Raises:
+            ValueError: if no layer has a name, or none of the layers has two filters to compare.
+            TypeError: if `layers` is none of these.
         """
         calls = self._calls_with_kernels()
         kernels: list[Kernel] = []
@@ -153,12 +172,22 @@ class NetworkReader:
                 heads.append(head)
         return tuple(heads)
 
-    def head(self, name: str | None = None) -> Head:
-        """The classifier at the end of the network; `name` is the output's name, if there are several."""
-        head = self._only_head() if name is None else self._head_named(name)
+    def head(self, output: str | None = None) -> Head:
+        """The classifier at the end of the network.
+
+        Args:
+            output: the name of an output, needed if there are several. Defaults to the only one.
+
+        Returns:
+            A `Head`.
+
+        Raises:
+            ValueError: if no classifier makes this output, or there are several and none is named.
+        """
+        head = self._only_head() if output is None else self._head_named(output)
         if not isinstance(head, Head):
             raise ValueError(
-                f"no classifier found in network '{self.graph.name}': {head}. Expected a Dense layer, or a 1×1 "
+                f"no classifier ends network '{self.graph.name}': {head}. Expected a Dense layer, or a 1×1 "
                 "convolution on one position, that ends in softmax, sigmoid or logits. Leave this term out, "
                 "or end the network with such a layer."
             )
@@ -214,8 +243,8 @@ def _tap(graph: Graph, call: Call, channels_first: bool) -> Tap:
     return Tap(call.path, tensor, shape, channels_first, graph.mask(tensor))
 
 
-def trained_part(selection: Selection, graph: Graph) -> Selection:
-    """The part of a selection that training can change: without frozen kernels and taps behind frozen layers only.
+def trained_selection(selection: Selection, graph: Graph) -> Selection:
+    """What training can change of a selection: without frozen kernels and taps behind frozen layers only.
 
     It is empty if the selection has taps and all of them are frozen.
     """

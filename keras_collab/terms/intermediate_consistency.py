@@ -49,8 +49,8 @@ class IntermediateConsistency(Term):
         target: `"outputs"` for the logits of the head, or `"deepest"` for the deepest tap, which needs no head but
             two or more taps. Defaults to `"outputs"`.
         temperature: float in [1e-4, 1e4]. Divides cosines, which lie in [−1, 1]. Defaults to 0.1.
-        layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
-            stage. Defaults to `"auto"`.
+        layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the last
+            block of each stage, or four blocks of a network with one stage. Defaults to `"auto"`.
         output: name of the output whose head is the target. Required if the network has several outputs.
         name: column in the history. Defaults to `"intermediate_consistency"`.
         seed: unused, since the term draws nothing at random.

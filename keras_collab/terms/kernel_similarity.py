@@ -58,8 +58,8 @@ class KernelSimilarity(Term):
 
     Args:
         weight: number >= 0 or schedule, see `Term`. Defaults to 10.
-        layers: layers with kernels (names, a regular expression, a function of the layer), or `"auto"`: every
-            convolution but the first and the depthwise; see `NetworkReader.kernels`. Defaults to `"auto"`.
+        layers: layers with kernels (names, a regular expression, a function of the layer), or `"auto"`, see
+            `NetworkReader.kernels`. Defaults to `"auto"`.
         max_filters: integer >= 2. Largest number of filters in a block. Defaults to 8.
         name: column in the history. Defaults to `"kernel_similarity"`.
         seed: integer seed of the draws, see `Term`.

@@ -86,15 +86,15 @@ class RepresentationSimilarity(Term):
 
     The formula is this project's reading of the abstract of Fang & Lin (2021, arXiv 2105.09590). Each step takes a
     grid of positions with a random offset and two random blocks of channels. Only the first block gets a gradient; in
-    expectation over the blocks, value and gradient equal those of all pairs. With N < 65 rows the value is multiplied
-    by (N − 1) / 64, since few rows correlate by chance.
+    expectation over the blocks, value and gradient equal those of all pairs. If a step takes n < 65 valid rows, the
+    value is multiplied by (n − 1) / 64, since few rows correlate by chance.
 
     Sample weights do not apply.
 
     Args:
         weight: number >= 0 or schedule, see `Term`. Defaults to 10.
-        layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the end of each
-            stage. Defaults to `"auto"`.
+        layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the last
+            block of each stage, or four blocks of a network with one stage. Defaults to `"auto"`.
         max_positions: integer >= 1. Largest number of positions taken from a sample. Defaults to 4.
         max_channels: integer >= 2. Largest number of channels in a block. Defaults to 32.
         name: column in the history. Defaults to `"representation_similarity"`.

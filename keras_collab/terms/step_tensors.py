@@ -40,7 +40,10 @@ class StepTensors:
 
     @property
     def labels(self) -> Tensor:
-        """The labels as distributions over classes, in the shape of `head.logits`."""
+        """The labels as distributions over classes, in the shape of `head.logits`.
+
+        That is `(batch, classes)`, and `(batch, classes, 2)` of a sigmoid. A ValueError says which labels do not fit.
+        """
         y = ops.convert_to_tensor(pick_output(self.y, self.head.head))
         check_labels(self.head.head, y.shape)
         return self.head.head.label_distributions(y)
@@ -50,6 +53,12 @@ class StepTensors:
 
         Args:
             values: `(batch,)`, or `(batch, labels)` with one value for each label.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: if several outputs have sample weights, and `select` asked for no head.
         """
         head = self.head_values.head if self.head_values else None
         return weighted_mean(values, pick_output(self.sample_weight, head))

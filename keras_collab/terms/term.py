@@ -29,8 +29,9 @@ class Term(keras.layers.Layer):
     the subclass extends `get_config`, so that the term can be saved and copied.
 
     Args:
-        weight: number >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or another function of the training
-            step. A number can be assigned at any time, also in place of a schedule. Defaults to 1.
+        weight: number, 0 or from 1.2e-38 to 1e38, a `keras.optimizers.schedules.LearningRateSchedule`, or another
+            function of the training step. A number can be assigned at any time, also in place of a schedule. Defaults
+            to 1.
         name: string, the term's column in the history. Defaults to the class name in snake_case.
         seed: integer in [0, 2³¹). The term's random draws depend on it and on the training step only. Defaults to a
             seed derived from `keras.utils.set_random_seed`.
@@ -41,7 +42,7 @@ class Term(keras.layers.Layer):
             layers; set by `compile`.
 
     Raises:
-        ValueError: if the weight is negative or not finite, or the seed is out of range.
+        ValueError: if the weight or the seed is out of range.
         TypeError: if the weight is neither a number nor a schedule, or the name is not a string.
 
     >>> class SmallLogits(keras_collab.Term):
@@ -163,7 +164,7 @@ class Term(keras.layers.Layer):
         checked_weight(self.name, float(ops.convert_to_numpy(self._weight)))
 
     def layers_config(self, layers: Any) -> Any:
-        """The value of `layers` for `get_config`: once wrapped, the paths of the layers that it chose."""
+        """`layers` for `get_config`: a list or `"auto"` as it is, else the paths that it chose when it was wrapped."""
         if isinstance(layers, list | tuple):
             return list(layers)
         if self.built and layers != "auto":

@@ -214,7 +214,7 @@ class _Norms(keras.optimizers.Optimizer):
 
 
 class _OneLossModel(CollabModel):
-    """A model whose loss is one part of another model's loss: the task or one term."""
+    """A model whose loss is that of another model's task alone, or one of its terms alone."""
 
     def __init__(self, model: CollabModel):
         super().__init__(model.network, terms_like(model))
@@ -223,27 +223,27 @@ class _OneLossModel(CollabModel):
     def task_total(self, *args: Any) -> Any:
         return ops.convert_to_tensor(self.task_weight) * super().task_total(*args)
 
-    def choose(self, part: int) -> None:
+    def choose(self, index: int) -> None:
         """Chooses the loss: 0 for the task, 1 for the first term, and so on."""
-        self.task_weight.assign(float(part == 0))
-        for index, term in enumerate(self.terms.values(), start=1):
-            term.weight = float(index == part)
+        self.task_weight.assign(float(index == 0))
+        for number, term in enumerate(self.terms.values(), start=1):
+            term.weight = float(number == index)
 
 
 def _measure(model: CollabModel, batches: Iterator[Batch]) -> Array:
     """Squared norms of the gradients, `(batches, 1 + terms, trainable weights)`."""
     copy = _OneLossModel(model)
+    losses = 1 + len(copy.terms)
     compile_like(copy, model, _Norms(), auto_scale_loss=False)
     squares = []
     with unchanged(model.network):
         for x, y, sample_weight in batches:
             if y is None and model.loss is not None:
                 raise TypeError("`balance` needs labels. Received: data without y. Give balance(model, (x, y)).")
-            for part in range(1 + len(copy.terms)):
-                copy.choose(part)
+            for index in range(losses):
+                copy.choose(index)
                 copy.train_on_batch(x, y, sample_weight)
                 squares.append(ops.convert_to_numpy(copy.optimizer.squares).copy())
     if not squares:
         raise ValueError("`balance` needs data with at least one batch. Received none.")
-    parts = 1 + len(copy.terms)
-    return np.reshape(squares, (-1, parts, len(squares[0])))
+    return np.reshape(squares, (-1, losses, len(squares[0])))

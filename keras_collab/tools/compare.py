@@ -53,8 +53,8 @@ def compare(
             is called for each run and must make a new optimizer.
         epochs: integer, >= 1. Epochs of each run.
         seeds: integer, >= 1. Runs of each arm; fewer than three rarely show a difference. Defaults to 3.
-        batch_size: batch size of training arrays, as in `fit`; validation arrays are read in four times as large ones.
-            Defaults to 32.
+        batch_size: integer, >= 1. Batch size of training arrays, as in `fit`; validation arrays are read in four times
+            as large ones. Defaults to 32.
         arms: names of predefined arms: `"plain"`, `"wrapped"` (the default terms), the name of one of the four terms
             alone, `"strong"` (`recipes.strong()`), `"balanced"` (the same with weights set by `balance`) and
             `"label_smoothing"` (0.1). Or a dict from names to None for plain training, to a function from a network to
@@ -76,7 +76,8 @@ def compare(
     Raises:
         ValueError: if the directory holds another comparison or a damaged file, or is in use, or an argument has a
             wrong value.
-        TypeError: if an arm is neither None nor a function, or does not train the network that it is given.
+        TypeError: if `build_network` or `compile` is no function, or an arm is neither None nor a function, or does not
+            train the network that it is given.
 
     >>> print(keras_collab.compare(build_network, (x, y), (x_val, y_val), compile=compile, epochs=30))
     """

@@ -15,6 +15,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from scipy.special import stdtrit
 
+from keras_collab._checks import require
+
 # Metrics that are better when they are smaller: losses and errors, and Keras' short names of some of them.
 _SMALLER = re.compile(
     "loss|error|entropy|diverg|hinge|poisson|perplexity|huber|cosh|brier|distance|false_|"
@@ -99,11 +101,14 @@ class Comparison:
         return 100.0 if "accuracy" in self.metric else 1.0
 
     def values(self, arm: str) -> dict[int, float]:
-        """The metric of an arm after the last epoch, by seed."""
-        return {run.seed: run.history[self.metric][-1] for run in self.runs if run.arm == arm}
+        """Returns the metric of an arm after the last epoch, by seed; a ValueError if there is no such arm."""
+        values = {run.seed: run.history[self.metric][-1] for run in self.runs if run.arm == arm}
+        if not values:
+            raise ValueError(f"There is no arm {arm!r}. There are: {list(self.arms)}.")
+        return values
 
     def difference(self, arm: str) -> Difference:
-        """The difference between an arm and the first one."""
+        """Returns the difference between an arm and the first one, paired by seed."""
         first, other = self.values(self.arms[0]), self.values(arm)
         largest = max(abs(value) for value in [*first.values(), *other.values()])
         return paired_difference([other[seed] - first[seed] for seed in first if seed in other], largest)
@@ -122,7 +127,7 @@ class Comparison:
         return self.network(arm, max(values, key=lambda seed: self._merit(values[seed])))
 
     def conclusion(self, arm: str) -> str:
-        """One sentence that says whether an arm is better than the first."""
+        """Returns one sentence that says whether an arm is better than the first."""
         difference = self.difference(arm)
         mean, seeds = self._signed(difference.mean), difference.seeds
         interval = f"{self._signed(difference.low)} to {self._signed(difference.high)}"
@@ -157,10 +162,16 @@ class Comparison:
         return text.getvalue()
 
     def figure(self) -> Any:
-        """Plots the metric by epoch with matplotlib: a thin line for each run, a thick one for the mean of each arm."""
-        from matplotlib.figure import Figure
+        """Plots the metric by epoch: a thin line for each run, a thick one for the mean of each arm.
 
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: if matplotlib is not installed.
+        """
+        module = require("matplotlib.figure", "`figure` needs matplotlib: `pip install matplotlib`")
+        figure = module.Figure(figsize=(7, 4.2), layout="constrained")
         axis = figure.subplots()
         for index, arm in enumerate(self.arms):
             curves = [run.history[self.metric] for run in self.runs if run.arm == arm]

@@ -13,7 +13,7 @@ from keras_collab._types import Data
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import Graph
 from keras_collab.network.reach import calls_reached, trainable_weights, unread, unread_remark
-from keras_collab.network.select import Selection, trained_part
+from keras_collab.network.select import Selection, trained_selection
 from keras_collab.terms.term import Term
 from keras_collab.tools._batches import first_batches
 from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
@@ -131,7 +131,7 @@ def describe(model: CollabModel, data: Data = None, *, verbose: bool = True) -> 
 
 
 def _describe_term(term: Term, selection: Selection, graph: Graph, reach: float) -> TermDescription:
-    trained = trained_part(selection, graph)
+    trained = trained_selection(selection, graph)
     frozen = []
     for tap in selection.taps:
         if tap not in trained.taps:

@@ -47,8 +47,8 @@ def diagnose(
             accuracies only.
         batches: integer, >= 1. Largest number of batches. Alignment takes memory for the square of the number of
             samples. Defaults to 16.
-        layers: layers to tap: names, a regular expression, or a function of the layer. Defaults to `"auto"`, the end of
-            each stage.
+        layers: layers to tap: names, a regular expression, or a function of the layer. Defaults to `"auto"`, the last
+            block of each stage, or four blocks of a network with one stage.
         batch_size: integer, >= 1. Batch size of arrays. Defaults to 32.
         verbose: whether to print the result too. Defaults to True.
 

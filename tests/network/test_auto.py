@@ -237,13 +237,13 @@ def test_single_convolution_is_a_single_tap():
 
 
 def test_single_tap_is_too_little_to_compare_layers():
-    with pytest.raises(ValueError, match=r"2 layers are needed, 1 found .* for layers='auto': 'relu'"):
+    with pytest.raises(ValueError, match=r"2 layers are needed, .* has 1 for layers='auto': 'relu'"):
         wrap(single_convolution(), [IntermediateConsistency(target="deepest")])
 
 
 def test_linear_classifier_has_no_taps():
     network = keras.Sequential([keras.Input((5,)), layers.Dense(3, name="head")], name="linear")
-    with pytest.raises(ValueError, match=r"1 layers are needed, 0 found in network 'linear'"):
+    with pytest.raises(ValueError, match=r"1 layers are needed, network 'linear' has 0"):
         NetworkReader(network).taps()
 
 

@@ -237,7 +237,7 @@ def test_backbone_has_no_head():
         network = keras.applications.MobileNet(input_shape=(32, 32, 3), weights=None, include_top=False)
     with pytest.raises(ValueError, match=r"layer 'conv_pw_13' \(Conv2D\)|layer 'conv_pw_13_relu' \(ReLU\)") as error:
         NetworkReader(network).head()
-    assert "no classifier found in network" in str(error.value)
+    assert "no classifier ends network" in str(error.value)
     assert "or end the network with such a layer" in str(error.value)
 
 
@@ -281,7 +281,7 @@ def test_backbone_has_no_head():
     ],
 )
 def test_no_head(end, reason):
-    with pytest.raises(ValueError, match="no classifier found in network 'net': .*" + re.escape(reason)):
+    with pytest.raises(ValueError, match="no classifier ends network 'net': .*" + re.escape(reason)):
         NetworkReader(network_ending_in(*end())).head()
 
 

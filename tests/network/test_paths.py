@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_collab import NetworkReader
-from keras_collab.network.paths import alive_after, begins, computed_from, factors_of_products
+from keras_collab.network.paths import alive_after, computed_from, factors_of_products, first_read, longest_path
 
 
 def graph_of(inputs, output):
@@ -26,7 +26,7 @@ def test_data_that_no_layer_has_computed():
     graph = graph_of(inputs, layers.Dense(3, name="head")(joined))
     computed = computed_from(graph.calls, [inputs])
     assert names(graph, computed) == ["a", "sum", "b", "joined", "head"]
-    assert begins(graph.calls, [inputs], computed) == {id(rescaled)}
+    assert first_read(graph.calls, inputs, computed) == {id(rescaled)}
 
 
 def test_a_second_input_computes_nothing_of_the_first():
@@ -48,6 +48,17 @@ def test_a_tensor_exists_until_it_is_read_for_the_last_time():
     alive = alive_after(graph.calls, head, computed_from(graph.calls, [inputs]))
     by_name = {call.name: tensors for call, tensors in alive.items()}
     assert by_name == {"a": [a], "b": [a, b], "c": [a, c], "sum": [total], "head": [head]}
+
+
+def test_longest_path():
+    """Two layers and a skip to their sum; what a softmax makes is not on it."""
+    inputs = keras.Input((4,))
+    a = layers.Dense(4, name="a")(inputs)
+    b = layers.Dense(4, name="b")(a)
+    weights = layers.Dense(4, activation="softmax", name="weights")(layers.Dense(4, name="side")(a))
+    total = layers.Add(name="sum")([a, layers.Multiply(name="product")([weights, b])])
+    graph = graph_of(inputs, layers.Dense(3, name="head")(total))
+    assert {call.name for call in longest_path(graph.calls)} == {"a", "b", "product", "sum", "head"}
 
 
 def test_data_exist_from_the_start():

@@ -56,6 +56,6 @@ def test_found_names_each_layer_once(network):
 
 
 def test_too_few_layers(network):
-    with pytest.raises(ValueError, match=r"2 layers are needed, 1 found in network 'outer'.*: 'hidden'") as error:
+    with pytest.raises(ValueError, match=r"2 layers are needed, network \'outer\' has 1 .*: \'hidden\'") as error:
         NetworkReader(network).taps("hidden", at_least=2)
     assert LAYERS_HELP in str(error.value)
