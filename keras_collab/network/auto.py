@@ -26,7 +26,8 @@ matter. The main input is the one with most layers and blocks on every path from
 - A network with one stage gets four ends, evenly spaced: those of blocks, or of all layers that compute if blocks are
   at most half of them. So does one with two, if one of them has four or more blocks and four fifths of all, and the
   other's come before them or work on one position.
-- If the kinds of layers repeat with a period, as attention and perceptron in a transformer, each period is one block.
+- If the kinds of layers repeat with a period, as attention and perceptron in a transformer, each period is one block;
+  without a period ends behind attention do not count if other ends are behind them.
 - If fewer than two blocks are on every path, those on the longest path count, since each block of a WaveNet has a skip
   to one sum; likewise layers, where no block is on the longest path.
 
@@ -456,7 +457,7 @@ class Stream:
         blocks = self._blocks_in(ends)
         if 2 * len(blocks) <= len(ends):
             blocks = ends
-        return blocks[whole_blocks(self._layers_before(blocks))]
+        return [blocks[index] for index in whole_blocks(self._layers_before(blocks))]
 
     def _ends_among(self, candidates: set[Call]) -> list[Call]:
         """The candidates that end blocks or compute, each with what refines it."""
@@ -523,26 +524,25 @@ def refines(call: Call) -> bool:
     return is_activation or isinstance(call.operation, _REFINING)
 
 
-def whole_blocks(layers: Sequence[list[str]]) -> slice:
+def whole_blocks(layers: Sequence[list[str]]) -> list[int]:
     """Which ends are those of whole blocks.
 
     A transformer has an end behind its attention and one behind its Dense layers. Its ends come in periods of two, and
-    the second one of each is that of a whole block.
+    the second one of each is that of a whole block. Where no period repeats, as with an encoder and a decoder, ends
+    behind attention are halves, if others are behind them.
 
     Args:
         layers: for each end, the class names of the layers that compute since the end before it.
 
     Returns:
-        A slice of the ends; all of them where no period repeats.
+        Indices of ends.
 
     >>> whole_blocks([["Conv2D", "MultiHeadAttention"], ["Dense"], ["MultiHeadAttention"], ["Dense"]])
-    slice(1, None, 2)
+    [1, 3]
     """
     count = len(layers)
-    if count == 2 and _attends(layers[0]) and not _attends(layers[1]):
-        return slice(1, None)  # A single block has no second one to tell its halves by.
     for period in range(1, count // 2 + 1):
-        if layers[period + 1 :] != layers[1 : count - period]:
+        if count == 2 or layers[period + 1 :] != layers[1 : count - period]:
             continue
         first = (count - 1) % period
         block = list(itertools.chain(*layers[count - period :]))
@@ -550,14 +550,10 @@ def whole_blocks(layers: Sequence[list[str]]) -> slice:
         # unless the block's other halves do not close.
         begin = list(itertools.chain(*layers[: first + 1]))
         if first == period - 1 or begin[-len(block) :] == block:
-            return slice(first, None, period)
-        if period < count - 1:
-            return slice(first + period, None, period)
-    return slice(None)
-
-
-def _attends(names: Sequence[str]) -> bool:
-    return "Attention" in " ".join(names)
+            return list(range(first, count, period))
+        return list(range(first + period, count, period))
+    others = [index for index in range(count) if "Attention" not in " ".join(layers[index])]
+    return others if count - 1 in others else list(range(count))
 
 
 # Kernels.

@@ -260,10 +260,12 @@ ATTENTION, DENSE, CONVOLUTION = ["MultiHeadAttention"], ["Dense", "Dense"], ["Co
         ([["Conv2D"], ATTENTION, DENSE, ATTENTION, DENSE], [2, 4]),  # The patches end in a sum, too.
         ([CONVOLUTION, CONVOLUTION, CONVOLUTION], [0, 1, 2]),  # Blocks without halves.
         ([ATTENTION, CONVOLUTION, DENSE, ATTENTION, CONVOLUTION, DENSE], [2, 5]),  # Three thirds.
-        ([ATTENTION, DENSE, CONVOLUTION], [0, 1, 2]),  # Nothing repeats.
+        ([ATTENTION, DENSE, CONVOLUTION], [1, 2]),  # Nothing repeats, so that attention makes a half.
+        ([CONVOLUTION, DENSE, ATTENTION], [0, 1, 2]),  # Nothing is behind attention.
+        ([ATTENTION, DENSE, ATTENTION, DENSE, ATTENTION, ATTENTION, DENSE], [1, 3, 6]),  # An encoder and a decoder.
         ([DENSE], [0]),
         ([], []),
     ],
 )
 def test_whole_blocks(layers, ends):
-    assert list(range(len(layers)))[whole_blocks(layers)] == ends
+    assert whole_blocks(layers) == ends

@@ -2,7 +2,7 @@
 
 import keras
 from keras import layers, ops
-from zoo import ClassToken, Positions, TransformerBlock, classify, expected, feed, transform
+from zoo import ClassToken, Positions, TransformerBlock, attend, classify, expected, feed, transform
 
 
 @expected("block1", "block2", "block3", "norm")
@@ -122,3 +122,19 @@ def single_block_over_an_embedding():
     x = transform(layers.Embedding(20, 8)(tokens), blocks=1)
     x = layers.GlobalAveragePooling1D()(x)
     return classify(tokens, layers.Dense(8, activation="relu", name="hidden")(x))
+
+
+@expected("encoder1", "encoder2", "norm")
+def encoder_and_decoder():
+    """The decoder's blocks have three thirds, the encoder's two halves."""
+    source, target = keras.Input((12,), dtype="int32"), keras.Input((12,), dtype="int32")
+    embedding = layers.Embedding(20, 8)
+    x, y = embedding(source), embedding(target)
+    for name in ("encoder1", "encoder2"):
+        x = feed(attend(x, name), name)
+    for name in ("decoder1", "decoder2"):
+        y = attend(y, name)
+        y = layers.Add(name=f"{name}_crossed")([y, layers.MultiHeadAttention(2, 4)(y, x)])
+        y = feed(y, name)
+    y = layers.LayerNormalization(name="norm")(y)
+    return keras.Model([source, target], layers.Dense(20, name="words")(y))
