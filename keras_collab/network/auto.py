@@ -164,14 +164,18 @@ def _activation(call: Call) -> tuple[bool, bool]:
 
 def _is_residual(graph: Graph, call: Call) -> bool:
     """Whether a call adds what layers make of features to these features."""
-    for shortcut in call.inputs:
+    for branch in call.inputs:
+        shortcut = branch
         while id(shortcut) in graph.producer and _passes_on(graph.producer[id(shortcut)]):
             shortcut = graph.producer[id(shortcut)].inputs[0]
         before = graph.ancestors(shortcut)
-        since = [other for other in graph.ancestors(call.output)[:-1] if other not in before]
+        since: list[Call] = []
+        for other in call.inputs:
+            if other is not branch:
+                since += [ancestor for ancestor in graph.ancestors(other) if ancestor not in before]
         read: set[int] = set()
-        for other in since:
-            read.update(map(id, other.inputs))
+        for ancestor in since:
+            read.update(map(id, ancestor.inputs))
         if id(shortcut) in read and _any_computes(before) and _any_computes(since):
             return True
     return False

@@ -26,6 +26,7 @@ KERNELS = {
     "video": ["frames2/later"],
     "tags_of_tokens": ["dense"],
     "detector_at_two_scales": ["b"],
+    "boxes_at_two_scales": ["b"],
     "value_and_advantages": ["hidden"],
 }
 

@@ -39,8 +39,21 @@ def detector_at_two_scales():
     b = convolve(a, 8, "b", 2)
     boxes = []
     for name, x in (("a", a), ("b", b)):
-        boxes.append(layers.Reshape((-1, 5))(layers.Conv2D(10, 3, padding="same", name=f"boxes_{name}")(x)))
+        x = layers.Conv2D(10, 3, padding="same", name=f"boxes_{name}")(x)
+        boxes.append(layers.Reshape((-1, 5))(x))
     return keras.Model(inputs, layers.Softmax()(layers.Concatenate(axis=1)(boxes)))
+
+
+@expected("a", "b")
+def boxes_at_two_scales():
+    """The same without an activation behind them."""
+    inputs = keras.Input((16, 16, 3))
+    a = convolve(inputs, 4, "a", 2)
+    b = convolve(a, 8, "b", 2)
+    boxes = []
+    for name, x in (("a", a), ("b", b)):
+        boxes.append(layers.Reshape((-1, 4))(layers.Conv2D(8, 3, padding="same", name=f"boxes_{name}")(x)))
+    return keras.Model(inputs, layers.Concatenate(axis=1, name="boxes")(boxes))
 
 
 @expected("neck", "up")
