@@ -125,7 +125,8 @@ def is_composite(operation: Operation) -> bool:
 
 def activation_names(operation: Operation) -> set[str]:
     """In small letters, without underscores: the name of an operation's class, and that of its own activation."""
-    names = {type(operation).__name__, getattr(getattr(operation, "activation", None), "__name__", "")}
+    activation = getattr(operation, "activation", None)  # A function, or a layer.
+    names = {type(operation).__name__, getattr(activation, "__name__", type(activation).__name__)}
     return {name.lower().replace("_", "") for name in names}
 
 

@@ -124,6 +124,14 @@ def positive_number():
     return keras.Model(inputs, layers.Dense(1, activation="softplus", name="price")(x))
 
 
+@expected("hidden1", "hidden2", "hidden3")
+def classes_by_a_layer_as_activation():
+    inputs = x = keras.Input((8,))
+    for name in ("hidden1", "hidden2", "hidden3"):
+        x = layers.Dense(8, activation="relu", name=name)(x)
+    return keras.Model(inputs, layers.Dense(3, activation=layers.Softmax(), name="classes")(x))
+
+
 @expected("a", "b")
 def scaled_shortcuts_without_a_head():
     inputs = keras.Input((16, 16, 3))
