@@ -20,9 +20,10 @@ _WARMUP_STEPS = 500
 def gentle() -> list[Term]:
     """Two terms with small weights, which rise from 0 over the first 500 steps: the default of `wrap`.
 
-    They are meant not to lower accuracy on any job. The other two are left out: `OutputConsistency` competes with the
-    task in a network that is too small to fit its training data, `RepresentationSimilarity` with Adam where the
-    features of the data are themselves correlated. A training of fewer steps ends before the weights have risen.
+    They are meant to lower accuracy on no job; on a network far too small for its data they may. The other two are left
+    out: `OutputConsistency` competes with the task in a network that is too small to fit its training data,
+    `RepresentationSimilarity` with Adam where the features of the data are themselves correlated. A training of fewer
+    steps ends before the weights have risen.
     """
     return [
         IntermediateConsistency(Ramp(0.05, steps=_WARMUP_STEPS)),
