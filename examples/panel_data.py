@@ -67,6 +67,11 @@ def load_zip(cell, random, folder, validation):
         train = train[random.permutation(len(train))]
         if validation:
             test = train[cell.labels : cell.labels + VALIDATION]
+            if not len(test):
+                raise ValueError(
+                    f"'{cell.name}' trains on all {len(train)} images, so that none is left to validate. Choose other "
+                    "--cells."
+                )
         train = train[: cell.labels]
         x, x_test = read_images(archive, train, size), read_images(archive, test, size)
     y = np.searchsorted(classes, classes_of(train))
