@@ -6,6 +6,7 @@ their own; R-Drop takes a second forward pass. Training uses the loss of the met
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -175,10 +176,9 @@ class MultiHead(Baseline):
             taps = self.reader.taps(self.splits)
         inputs = self.reader.graph.inputs
         shared = keras.Model(inputs, taps[0].tensor, name="shared")
-        begins = [tap.tensor for tap in taps]
-        ends = [*begins[1:], self.head.features]
+        ends = [*(tap.tensor for tap in taps), self.head.features]
         parts: list[keras.Model] = []
-        for begin, end in zip(begins, ends, strict=True):
+        for begin, end in itertools.pairwise(ends):
             parts.append(keras.Model(begin, end, name=f"part{len(parts)}"))
         logits = self._grow(shared(inputs), parts, branch="")
         return keras.Model(inputs, logits, name="training_graph")

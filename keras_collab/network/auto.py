@@ -96,7 +96,8 @@ _REFINING = (
 def auto_taps(graph: Graph) -> list[Call]:
     """The calls whose outputs `layers="auto"` taps, in the order of the network."""
     main = max(tree.flatten(graph.outputs), key=lambda output: len(graph.ancestors(output)))
-    streams = [Stream(graph, start, main) for start in tree.flatten(graph.inputs)]
+    makes_output = output_calls(graph)
+    streams = [Stream(graph, start, main, makes_output) for start in tree.flatten(graph.inputs)]
     stream = max(streams, key=operator.attrgetter("depth"))
     stages = stream.stages()
     if len(stages) < 2 or stream.is_one_stage(stages):
@@ -203,14 +204,13 @@ class Stream:
         maps: those of the readable before global pooling whose output has positions.
     """
 
-    def __init__(self, graph: Graph, start: keras.KerasTensor, output: keras.KerasTensor):
+    def __init__(self, graph: Graph, start: keras.KerasTensor, output: keras.KerasTensor, makes_output: set[Call]):
         self.graph = graph
         self._first = channels_first(graph)
         ancestors = graph.ancestors(output)
         self._of_any_input = computed_from(ancestors, tree.flatten(graph.inputs))
         computed = computed_from(ancestors, [start])
         counted = computed | first_read(ancestors, start, computed)
-        makes_output = output_calls(graph)
         for call in makes_output:
             counted.difference_update(map(id, call.outputs))
         following = [call for call in ancestors if id(call.output) in computed]
@@ -350,7 +350,7 @@ class Stream:
 
     def _working_maps(self) -> list[Call]:
         """The maps of layers that compute, and of what ends blocks or refines at a resolution of these."""
-        making = [call for call in self.maps if call in self.block_ends or computes(call.operation)]
+        making = {call for call in self.maps if call in self.block_ends or computes(call.operation)}
         counts = {self.positions(call.output) for call in making}
         working = []
         for call in self.maps:

@@ -240,9 +240,10 @@ def _name_of(activation: Any) -> str:
 def _activation_of(operation: Operation) -> str | None:
     """The activation that an operation after the classifier applies, None if it does more than that."""
     name = type(operation).__name__.lower()
-    if name in ("reshape", "squeeze"):  # Those of keras.ops.
+    module = type(operation).__module__
+    if module.startswith("keras.src.ops") and name in ("reshape", "squeeze"):
         return "linear"
-    is_activation = type(operation).__module__ == "keras.src.ops.nn" and name in ("softmax", "sigmoid")
+    is_activation = module == "keras.src.ops.nn" and name in ("softmax", "sigmoid")
     return name if is_activation and getattr(operation, "axis", -1) == -1 else None
 
 

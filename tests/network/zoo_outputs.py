@@ -5,13 +5,28 @@ from keras import layers, ops
 from zoo import convolve, expected, feed, residual, transform
 
 
+def up_and_down(inputs):
+    """A U-Net without its last layer."""
+    down = convolve(inputs, 4, "down")
+    x = convolve(layers.MaxPooling2D()(down), 8, "neck")
+    return convolve(layers.Concatenate()([layers.UpSampling2D()(x), down]), 6, "up")
+
+
+def boxes_of_two_scales(inputs, size):
+    a = convolve(inputs, 4, "a", 2)
+    b = convolve(a, 8, "b", 2)
+    boxes = []
+    for name, x in (("a", a), ("b", b)):
+        x = layers.Conv2D(2 * size, 3, padding="same", name=f"boxes_{name}")(x)
+        boxes.append(layers.Reshape((-1, size))(x))
+    return layers.Concatenate(axis=1)(boxes)
+
+
 @expected("neck", "up")
 def activation_behind_the_last_convolution():
     """A U-Net as mixed precision asks for it."""
     inputs = keras.Input((16, 16, 3))
-    down = convolve(inputs, 4, "down")
-    x = convolve(layers.MaxPooling2D()(down), 8, "neck")
-    x = convolve(layers.Concatenate()([layers.UpSampling2D()(x), down]), 6, "up")
+    x = up_and_down(inputs)
     return keras.Model(inputs, layers.Activation("sigmoid", dtype="float32")(layers.Conv2D(1, 1, name="mask")(x)))
 
 
@@ -35,33 +50,20 @@ def scores_that_are_pooled():
 def detector_at_two_scales():
     """Boxes of all scales are joined (SSD, Liu et al., 2016, arXiv 1512.02325)."""
     inputs = keras.Input((16, 16, 3))
-    a = convolve(inputs, 4, "a", 2)
-    b = convolve(a, 8, "b", 2)
-    boxes = []
-    for name, x in (("a", a), ("b", b)):
-        x = layers.Conv2D(10, 3, padding="same", name=f"boxes_{name}")(x)
-        boxes.append(layers.Reshape((-1, 5))(x))
-    return keras.Model(inputs, layers.Softmax()(layers.Concatenate(axis=1)(boxes)))
+    return keras.Model(inputs, layers.Softmax()(boxes_of_two_scales(inputs, 5)))
 
 
 @expected("a", "b")
 def boxes_at_two_scales():
     """The same without an activation behind them."""
     inputs = keras.Input((16, 16, 3))
-    a = convolve(inputs, 4, "a", 2)
-    b = convolve(a, 8, "b", 2)
-    boxes = []
-    for name, x in (("a", a), ("b", b)):
-        boxes.append(layers.Reshape((-1, 4))(layers.Conv2D(8, 3, padding="same", name=f"boxes_{name}")(x)))
-    return keras.Model(inputs, layers.Concatenate(axis=1, name="boxes")(boxes))
+    return keras.Model(inputs, boxes_of_two_scales(inputs, 4))
 
 
 @expected("neck", "up")
 def residual_of_the_image():
     inputs = keras.Input((16, 16, 3))
-    down = convolve(inputs, 4, "down")
-    x = convolve(layers.MaxPooling2D()(down), 8, "neck")
-    x = convolve(layers.Concatenate()([layers.UpSampling2D()(x), down]), 6, "up")
+    x = up_and_down(inputs)
     return keras.Model(inputs, layers.Add(name="image")([inputs, layers.Conv2D(3, 1, name="noise")(x)]))
 
 
