@@ -84,6 +84,7 @@ CELLS = [
     Cell("CIFAR-10, 2,000, RandAugment", "cifar10", 2000, "plain_bn", "adamw", 3e-3, 30, "rand"),
     Cell("CIFAR-10, 2,000, no augmentation", "cifar10", 2000, "residual", "adam", 1e-3, 15),
     Cell("CIFAR-10, 10,000 labels", "cifar10", 10000, "residual", "sgd", 0.2, 12, "flip"),
+    Cell("CIFAR-10, 40,000 labels", "cifar10", 40000, "residual", "sgd", 0.2, 6, "flip", batch=128),  # To validate.
     Cell("CIFAR-10, 50,000 labels", "cifar10", 50000, "residual", "sgd", 0.2, 6, "flip", batch=128),
     Cell("CIFAR-10N worst, ResNet-10", "cifar10", 5000, **RESNET10, human="worst", arms=ARMS),
     Cell("CIFAR-10N worst, 50,000", "cifar10", 50000, **{**RESNET10, "epochs": 15}, human="worst", arms=ARMS),

@@ -16,7 +16,7 @@ ZIPS = {
     "imagenette": ("imagenette96.zip", None),
     "tiny": ("tiny-imagenet100-32.zip", None),
 }
-VALIDATION = 2000
+VALIDATION = 10000  # Images at most, of those that are not trained.
 
 
 def load(cell, seed, folder, validation=False):

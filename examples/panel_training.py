@@ -88,6 +88,7 @@ def train(cell, arm, seed, options):
         "arm": arm,
         "seed": seed,
         "validation": options.validation,
+        "images": len(y_test),
         "accuracy": float(np.mean(probabilities.argmax(-1) == y_test)),
         "nll": float(-np.log(likelihood).mean()),
         "train_accuracy": float(history["accuracy"][-1]),

@@ -22,6 +22,15 @@ class ArrayLike(Protocol):
     def __array__(self) -> Any: ...
 
 
+def check_data(name: str, data: Any) -> None:
+    """Raises if data cannot be iterated more than once."""
+    if data is None or isinstance(data, Iterator | ArrayLike):
+        raise ValueError(
+            f"`{name}` must be data that can be iterated more than once: (x, y), a dataset or loader, or a "
+            f"function that makes them. Received: {data!r}."
+        )
+
+
 def check_batches(owner: Any, batches: Any) -> int:
     """Returns the number of batches if it is an integer >= 1.
 
@@ -121,8 +130,10 @@ class Shuffled(keras.utils.PyDataset):
 
 
 def _batch(array: Array) -> Any:
-    is_text = array.dtype.kind in "OSU"
-    return ops.convert_to_tensor(array) if is_text else array  # Keras 3.15 takes text from a PyDataset as tensors only.
+    """As `fit` would make it of arrays (Keras 3.15 leaves what a PyDataset gives as it is, and takes no text of it)."""
+    if array.dtype.kind in "OSU":
+        return ops.convert_to_tensor(array)
+    return array.astype(keras.backend.floatx()) if array.dtype.kind == "f" else array
 
 
 def _numpy(array: Any) -> Array:

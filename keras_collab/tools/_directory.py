@@ -33,36 +33,49 @@ def owner_of(folder: Path) -> Iterator[None]:
 
 
 def check_same(folder: Path, settings: dict[str, Any]) -> None:
-    """Raises if the folder holds another comparison; says what differs."""
+    """Raises if the folder holds another comparison with a run that is done; says what differs."""
     path = folder / "comparison.json"
     settings = json.loads(json.dumps(settings, default=str))
-    if not path.exists():
+    kept = _read(path) if path.exists() else {}
+    if kept != settings and not list(folder.glob("seed*.json")):
+        for left in (*folder.glob("start*.weights.h5"), *folder.glob("backup-*.weights.h5")):
+            left.unlink()  # By a call that failed, and was then corrected.
         write_json(path, settings)
-    kept = _read(path)
-    names = [name for name in {**kept, **settings} if kept.get(name) != settings.get(name)]
+        kept = settings
+    kept, now = _leaves(kept), _leaves(settings)
+    names = [name for name in {**kept, **now} if kept.get(name) != now.get(name)]
     if names:
-        differing = []
-        for name in names:
-            before, now = _shortened(kept.get(name)), _shortened(settings.get(name))
-            differing.append(f"{name}: {before}, now {now}")
-        raise ValueError(
-            f"{folder} holds another comparison. What differs: {'; '.join(differing)}. Give another directory=."
-        )
+        differing = "; ".join(f"{name}: {kept.get(name)!r:.99}, now {now.get(name)!r:.99}" for name in names[:5])
+        raise ValueError(f"{folder} holds another comparison. What differs: {differing}. Give another directory=.")
 
 
-def _shortened(setting: Any) -> str:
-    text = repr(setting)
-    return text if len(text) <= 300 else f"{text[:300]}..."
+def _leaves(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings as one dict, with names such as 'training of plain, compiled, loss'."""
+    return {", ".join(map(str, path)): leaf for path, leaf in tree.flatten_with_path(settings)}
 
 
 def training_settings(model: keras.Model) -> dict[str, Any]:
-    """What a model's training depends on, as it is saved."""
-    settings = {"compiled": json.loads(json.dumps(model.get_compile_config(), default=str))}
-    settings["compiled"]["optimizer"]["config"].pop("name", None)  # Keras numbers it: adam_1, adam_2.
+    """What a model's training depends on, as it is saved; names alone of what cannot be saved."""
+    try:
+        compiled = model.get_compile_config()
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        compiled = {"optimizer": _name(model.optimizer), "loss": _name(model.loss)}
+    text = json.dumps(compiled, default=_name)
+    names = re.compile(r'"name": "[^"]*"')  # Given by Keras; a function's own name may end in a number.
+    settings = {"compiled": json.loads(names.sub(lambda name: unnumbered(name[0]), text))}
     if isinstance(model, CollabModel):
         terms = [term.get_config() for term in model.terms.values()]
         settings["terms"] = [{**term, "seed": None} for term in terms]  # The seed follows from the run's.
     return settings
+
+
+def unnumbered(text: str) -> str:
+    """Text without the numbers by which Keras tells names apart: adam_1, val_auc_2, dense_8_accuracy."""
+    return re.sub(r"_\d+(?![^\W_])", "", text)
+
+
+def _name(setting: Any) -> str:
+    return getattr(setting, "__name__", type(setting).__name__)
 
 
 def digest(data: Data) -> int:
@@ -85,7 +98,7 @@ def network_digest(network: keras.Model) -> int:
     except (NotImplementedError, TypeError, ValueError):
         return 0
     text = re.sub(r'"shared_object_id": \d+', "", text)
-    return zlib.crc32(re.sub(r"(_\d+)+\b", "", text).encode())
+    return zlib.crc32(unnumbered(text).encode())
 
 
 def finite(history: dict[str, list[Any]]) -> dict[str, list[Any]]:

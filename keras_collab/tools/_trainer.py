@@ -13,14 +13,14 @@ from urllib.parse import quote
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from keras_collab._files import write_json, write_whole
 from keras_collab._types import Data
 from keras_collab.callbacks import Backup
 from keras_collab.collab_model import CollabModel
 from keras_collab.schedules import Ramp
-from keras_collab.tools._batches import Shuffled, first_batches
+from keras_collab.tools._batches import Shuffled, check_data, first_batches
 from keras_collab.tools._directory import (
     digest,
     finite,
@@ -28,6 +28,7 @@ from keras_collab.tools._directory import (
     network_digest,
     read_record,
     training_settings,
+    unnumbered,
 )
 from keras_collab.tools.arms import Arm, balanced, check_trains
 from keras_collab.tools.balance import balance
@@ -54,7 +55,8 @@ class Trainer:
     runs: list[Run] = dataclasses.field(default_factory=list)
     metric: str = ""
     first_batches: dict[int, int] = dataclasses.field(default_factory=dict)
-    latest_network: keras.Model | None = None
+    latest_variables: dict[int, Any] = dataclasses.field(default_factory=dict)
+    latest_optimizer: Any = None
     stopped_early: bool = False
     losses: set[str] = dataclasses.field(default_factory=set)
 
@@ -71,7 +73,7 @@ class Trainer:
             settings["parameters"], settings["digest of the network"] = network.count_params(), network_digest(network)
             training = training_settings(self.model_of(arm, network))
             settings[f"training of {arm!r}"] = training
-            self.losses.add(str(training["compiled"]["loss"]))
+            self.losses.add(str(training["compiled"].get("loss")))
         return settings
 
     def run(self, arm: str, seed: int, on_epoch: Callable[[int], Any]) -> None:
@@ -80,7 +82,7 @@ class Trainer:
         is_kept = path.exists()
         if not is_kept:
             write_json(path, self.train_one(arm, seed, on_epoch))
-            self.path(arm, seed, "-backup.weights.h5").unlink(missing_ok=True)
+            self.backup_path(arm, seed).unlink(missing_ok=True)
         record = read_record(path, self.epochs)
         if not self.metric:
             self.metric = record["metric"]
@@ -90,8 +92,9 @@ class Trainer:
                     stacklevel=3,
                 )
         history = record["history"]
-        if self.metric not in history:
+        if unnumbered(record["metric"]) != unnumbered(self.metric):  # Keras numbers them: auc_1, auc_2.
             raise ValueError(f"Arm {arm!r} has no column {self.metric!r}, by which arms are compared: {list(history)}.")
+        history[self.metric] = history.pop(record["metric"])
         if seed not in self.first_batches:
             self.first_batches[seed] = self.first_batch_digest(seed) if is_kept else record["first_batch"]
         if self.first_batches[seed] != record["first_batch"]:
@@ -108,11 +111,15 @@ class Trainer:
         """Trains one run from its last whole epoch on, keeps the network's weights and returns the record."""
         network, model = self.make(arm, seed)
         if self.arms[arm] is balanced:
-            balance(model, _made(self.train), batch_size=self.batch_size or 32, verbose=False)
+            balance(model, _made("train", self.train), batch_size=self.batch_size or 32, verbose=False)
         first_batch = self.first_batch_digest(seed)
-        keras.utils.set_random_seed(seed)
-        backup = Backup(self.path(arm, seed, "-backup.weights.h5"))
-        self.fit(model, [_Watch(seed * self.epochs, on_epoch), backup])
+        _set_seed(seed)
+        backup = Backup(self.backup_path(arm, seed))
+        watch = _Watch(seed * self.epochs, on_epoch)
+        self.fit(model, [watch, backup])
+        if not watch.steps:  # Stopped after the last epoch: metrics have no names before they have seen data.
+            for batch in first_batches(self.owner, _made("validation", self.validation), count=1, size=32):
+                model.test_on_batch(*batch)
         write_whole(self.path(arm, seed, ".weights.h5"), network.save_weights)
         metric = _metric(model, backup.history)
         history = finite(backup.history)
@@ -120,21 +127,20 @@ class Trainer:
 
     def first_batch_digest(self, seed: int) -> int:
         """A number that tells the first training batches of a seed apart."""
-        keras.utils.set_random_seed(seed)
-        number = 0
-        for batch in first_batches(self.owner, _made(self.train), count=1, size=32):
-            number = digest(batch)
-        return number
+        _set_seed(seed)
+        for batch in first_batches(self.owner, _made("train", self.train), count=1, size=32):
+            return digest(batch)
+        raise ValueError(f"`train` must have a batch. Received none: {self.train!r}.")
 
     def fit(self, model: keras.Model, callbacks: list[keras.callbacks.Callback]) -> None:
-        train = _made(self.train)
+        train = _made("train", self.train)
         shuffle = isinstance(train, keras.utils.PyDataset)  # The default of `fit`; for other data Keras 3.15 warns.
         batch_size = self.batch_size or 32
         if isinstance(train, tuple | list):
             train = Shuffled(train, batch_size)
         model.fit(
             train,
-            validation_data=_made(self.validation),
+            validation_data=_made("validation", self.validation),
             validation_batch_size=4 * batch_size,  # Of arrays. No gradients: larger batches fit.
             epochs=self.epochs,
             shuffle=shuffle,
@@ -146,7 +152,7 @@ class Trainer:
         """The network and the model that trains it, compiled; in all arms of a seed with the same weights."""
         keras.utils.set_random_seed(seed)
         network = self.new_network()
-        start = self.folder / f"seed{seed}-start.weights.h5"
+        start = self.folder / f"start{seed}.weights.h5"
         if start.exists():
             load_weights(network, start)
         else:
@@ -157,9 +163,16 @@ class Trainer:
         network = self.build_network()
         if not isinstance(network, keras.Model):
             raise TypeError(f"`build_network` must return a network. Received: {network!r}.")
-        if network is self.latest_network:
-            raise ValueError("`build_network` must make a new network at each call. Received the same one twice.")
-        self.latest_network = network
+        if not network.built:
+            raise ValueError("`build_network` must return a built network. Begin it with keras.Input(shape).")
+        variables = _changing(network)
+        shared = [variable.path for key, variable in variables.items() if key in self.latest_variables]
+        if shared:
+            raise ValueError(
+                "`build_network` must make a new network at each call, augmentation included; only what is frozen may "
+                f"be shared. Received the same variables twice: {shared[:4]}."
+            )
+        self.latest_variables = variables
         if network.compiled:
             raise ValueError("`build_network` must not compile the network: what trains it is compiled by `compile`.")
         return network
@@ -172,6 +185,9 @@ class Trainer:
             self.compile(model)
         if not model.compiled:
             raise ValueError(f"`compile` must call model.compile(...). Received: {self.compile!r}, which did not.")
+        if model.optimizer is not None and model.optimizer.iterations is self.latest_optimizer:
+            raise ValueError("`compile` must make a new optimizer at each call. Received the same one twice.")
+        self.latest_optimizer = model.optimizer and model.optimizer.iterations
         return model
 
     def load(self, arm: str, seed: int) -> keras.Model:
@@ -182,6 +198,10 @@ class Trainer:
 
     def path(self, arm: str, seed: int, suffix: str) -> Path:
         return self.folder / f"seed{seed}-{quote(arm, safe='')}{suffix}"
+
+    def backup_path(self, arm: str, seed: int) -> Path:
+        path = self.path(arm, seed, ".weights.h5")
+        return path.with_name(f"backup-{path.name}")
 
     def comparison(self) -> Comparison:
         return Comparison(
@@ -200,6 +220,7 @@ class _Watch(keras.callbacks.Callback):
     def __init__(self, first_seed: int, on_epoch: Callable[[int], Any]):
         super().__init__()
         self.first_seed, self.report = first_seed, on_epoch
+        self.steps = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         _seed_shuffling(self.first_seed + epoch)  # Whatever else has drawn, and after an interruption.
@@ -209,7 +230,8 @@ class _Watch(keras.callbacks.Callback):
         self.steps, self.last = batch + 1, logs
 
     def on_test_begin(self, logs=None):
-        float(self.last["loss"])  # Waits until the step is done: JAX and GPUs compute behind Python's back.
+        # Waits until the step is done: JAX and GPUs compute behind Python's back.
+        tree.map_structure(ops.convert_to_numpy, self.last)
         self.seconds = (time.perf_counter() - self.started) / self.steps
 
     def on_epoch_end(self, epoch, logs=None):
@@ -223,6 +245,11 @@ class _Watch(keras.callbacks.Callback):
         self.report(epoch + 1)
 
 
+def _set_seed(seed: int) -> None:
+    keras.utils.set_random_seed(seed)
+    _seed_shuffling(seed)
+
+
 def _seed_shuffling(seed: int) -> None:
     """Seeds what shuffles data. On TensorFlow, Keras' `set_random_seed` would also drop all that is compiled."""
     random.seed(seed)
@@ -231,17 +258,28 @@ def _seed_shuffling(seed: int) -> None:
         sys.modules["torch"].manual_seed(seed)
 
 
-def _made(data: Data) -> Any:
+def _made(name: str, data: Data) -> Any:
     """The data, made now if they were given as a function."""
-    return data() if callable(data) else data
+    data = data() if callable(data) else data
+    check_data(name, data)
+    return data
+
+
+def _changing(network: keras.Model) -> dict[int, Any]:
+    """The variables that training changes, by id: trainable weights, and random states of Dropout and its like."""
+    constant = {id(weight) for weight in network.non_trainable_weights}
+    return {id(variable): variable for variable in network.variables if id(variable) not in constant}
 
 
 def _metric(model: keras.Model, history: Mapping[str, Any]) -> str:
     """The history's column of the first compiled metric, or of the loss."""
-    losses = {"loss", *(f"{name}_loss" for name in getattr(model, "output_names", ()))}
-    for name in model.get_metrics_result():  # The loss, those of several outputs, then metrics as they were compiled.
-        if f"val_{name}" in history and name not in losses:
-            return f"val_{name}"
+    if not any(name.startswith("val_") for name in history):
+        raise ValueError("`validation` must have a batch. Received none.")
+    for metric in model.metrics:
+        if metric.name == "compile_metrics":  # Keras 3.15 holds the compiled ones in it, with one value for each.
+            for name in metric.result():
+                if f"val_{name}" in history:
+                    return f"val_{name}"
     return "val_loss"
 
 

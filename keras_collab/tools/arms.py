@@ -88,7 +88,8 @@ def _arm(name: Any, arm: Any) -> Arm:
             "without arguments that makes a list of terms: lambda: [keras_collab.KernelSimilarity()]. Received: "
             f"{arm!r}."
         )
-    return arm if inspect.signature(arm).parameters else _wrapper(arm)
+    required = [each for each in inspect.signature(arm).parameters.values() if each.default is each.empty]
+    return arm if required else _wrapper(arm)
 
 
 def check_trains(name: str, model: Any, network: keras.Model) -> None:

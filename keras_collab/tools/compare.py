@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from keras_collab._checks import check_range
 from keras_collab._types import Data
-from keras_collab.tools._batches import ArrayLike
+from keras_collab.tools._batches import check_data
 from keras_collab.tools._directory import check_same, owner_of
 from keras_collab.tools._trainer import Trainer
 from keras_collab.tools.arms import Arm, make_arms
@@ -47,7 +47,8 @@ def compare(
         train: training data as in `fit`: arrays `(x, y)` or `(x, y, sample_weight)`, shuffled anew each epoch, a
             `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`. Or a function that returns them,
             called for each run right after the seed is set; use it for data whose shuffling would continue from run to
-            run.
+            run. Augment by layers in the network: with a seed set, random operations of `tf.data` are the same in each
+            epoch.
         validation: validation data, in the same forms.
         compile: function that compiles the model it is given, such as `lambda model: model.compile("adam", "mse")`. It
             is called for each run and must make a new optimizer.
@@ -88,7 +89,8 @@ def compare(
     for name, function in {"build_network": build_network, "compile": compile}.items():
         if not callable(function):
             raise TypeError(f"compare: `{name}` must be a function. Received: {name}={function!r}.")
-    _check_data(train, validation)
+    check_data("train", train)
+    check_data("validation", validation)
     folder = Path(tempfile.mkdtemp(prefix="keras_collab-") if directory is None else directory)
     trainer = Trainer(
         compare,
@@ -139,14 +141,6 @@ def _progress(verbose: bool) -> Progress:
     return Progress(*columns, disable=not verbose)
 
 
-def _check_data(train: Data, validation: Data) -> None:
-    for name, data in {"train": train, "validation": validation}.items():
-        if data is None or isinstance(data, Iterator | ArrayLike):
-            raise ValueError(
-                f"`{name}` must be data that can be iterated more than once: (x, y), a dataset or loader, or a "
-                f"function that makes them. Received: {data!r}."
-            )
-
-
 def _clear(comparison: Comparison) -> bool:
-    return all(comparison.difference(arm).clear for arm in comparison.arms[1:])
+    others = comparison.arms[1:]
+    return bool(others) and all(comparison.difference(arm).clear for arm in others)

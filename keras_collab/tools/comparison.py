@@ -17,10 +17,12 @@ from scipy.special import stdtrit
 
 from keras_collab._checks import require
 
-# Metrics that are better when they are smaller: losses and errors, and Keras' short names of some of them.
+# Metrics whose last words say that larger is better, whatever their output is called.
+_LARGER = re.compile(r"(accuracy|auc|precision|recall|score|similarity|iou)(_\d+)?$")
+# Metrics that are better when they are smaller: losses and errors, and short names of some of them.
 _SMALLER = re.compile(
-    "loss|error|entropy|diverg|hinge|poisson|perplexity|huber|cosh|brier|distance|false_|"
-    "(^|_)(nll|r?mse|r?msle|s?ma?p?e|wer|cer|fpr|fnr|fid|ece)(_|$)"
+    "loss|error|entropy|diverg|hinge|poisson|perplexity|huber|cosh|brier|distance|false_|miss_rate|deviance|bits_per|"
+    "(^|_)(nll|ppl|err|n?r?mse|r?msle|[sw]?ma?p?e|wape|mase|wer|cer|eer|fpr|fnr|fid|ece)(_|$)"
 )
 
 
@@ -90,7 +92,8 @@ class Comparison:
         self.arms = arms
         self.metric = metric
         if larger_is_better is None:
-            larger_is_better = not _SMALLER.search(metric.removeprefix("val_").lower())
+            name = metric.removeprefix("val_").lower()
+            larger_is_better = bool(_LARGER.search(name)) or not _SMALLER.search(name)
         self.larger_is_better = larger_is_better
         self.stopped_early = stopped_early
         self._load = load
@@ -146,12 +149,15 @@ class Comparison:
     def __rich__(self) -> Group:
         table = Table(box=box.SIMPLE, title=self._title())
         for name in ("", "mean ± std", f"to {self.arms[0]}", "95% interval", "best epoch", "time a step", "seeds"):
-            table.add_column(name, justify="right" if name else "left", no_wrap=True)
+            table.add_column(name, justify="right" if name else "left", overflow="fold")
         for arm in self.arms:
             table.add_row(*self._row(arm))
         sentences = [self.conclusion(arm) for arm in self.arms[1:]]
         for arm in self.arms:
-            risen = min(run.risen for run in self.runs if run.arm == arm)
+            runs = [run for run in self.runs if run.arm == arm]
+            if any(math.isnan(run.history.get("loss", [0.0])[-1]) for run in runs):
+                sentences.append(f"{arm}: the loss of a training ended with NaN.")
+            risen = min(run.risen for run in runs)
             if risen < 0.99:
                 sentences.append(f"{arm}: its weights rose to {risen:.0%} only; a longer training may differ.")
         return Group(table, *sentences, self._limits())
@@ -177,9 +183,9 @@ class Comparison:
             curves = [run.history[self.metric] for run in self.runs if run.arm == arm]
             epochs = range(1, len(curves[0]) + 1)
             for curve in curves:
-                axis.plot(epochs, curve, color=f"C{index}", alpha=0.3, linewidth=0.8)
+                axis.plot(epochs, curve, ".-", color=f"C{index}", alpha=0.3, linewidth=0.8)
             mean = [statistics.mean(values) for values in zip(*curves, strict=True)]
-            axis.plot(epochs, mean, color=f"C{index}", linewidth=2, label=arm)
+            axis.plot(epochs, mean, color=f"C{index}", marker=".", linewidth=2, label=arm)
         axis.set_xlabel("epoch")
         axis.set_title(self.metric.removeprefix("val_").replace("_", " ") + " on validation data", loc="left")
         axis.spines[["top", "right"]].set_visible(False)

@@ -6,6 +6,7 @@ import pytest
 from helpers import JIT, compare_tiny, compile_model, small_data, small_network, tiny_network
 
 import keras_collab
+from keras_collab._files import write_whole
 
 
 @keras.saving.register_keras_serializable("test")
@@ -136,6 +137,27 @@ class StopError(Exception):
     pass
 
 
+def stopped_after_training(directory):
+    """A comparison that ends between the last epoch of its first run and the file of its weights."""
+
+    def write(path, write_part):
+        if path.name == "seed0-plain.weights.h5":
+            raise StopError
+        write_whole(path, write_part)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("keras_collab.tools._trainer.write_whole", write)
+        with pytest.raises(StopError):
+            run(directory=directory)
+
+
+def test_resumes_where_only_the_record_is_missing(tmp_path):
+    stopped_after_training(tmp_path / "stopped")
+    resumed, whole = run(directory=tmp_path / "stopped"), run(directory=tmp_path / "whole")
+    assert resumed.metric == whole.metric
+    assert resumed.values("plain") == pytest.approx(whole.values("plain"))
+
+
 @pytest.mark.parametrize("stop", [0, 3])
 def test_resumes_as_if_never_stopped(stop, tmp_path, monkeypatch):
     whole = run(directory=tmp_path / "whole")
@@ -212,6 +234,11 @@ def test_a_first_metric_of_several_values_is_named(monkeypatch):
         ({"compile": lambda model: None}, ValueError, "`compile` must call model.compile"),
         ({"compile": None}, TypeError, "`compile` must be a function. Received: compile=None"),
         ({"build_network": lambda: None}, TypeError, "`build_network` must return a network. Received: None"),
+        (
+            {"build_network": lambda: keras.Sequential([keras.layers.Dense(3)])},
+            ValueError,
+            "must return a built network",
+        ),
         ({"batch_size": 0}, ValueError, "`batch_size` must be an integer >= 1. Received: batch_size=0"),
         ({"batch_size": "8"}, ValueError, "`batch_size` must be an integer"),
         ({"train": np.ones((4, 8, 8, 3))}, ValueError, r"`train` must be data.*: \(x, y\)"),
@@ -232,6 +259,29 @@ def test_wrong_arguments_are_named_before_any_training(changes, error, message, 
     monkeypatch.setattr("keras_collab.tools._trainer.Trainer.fit", None)
     with pytest.raises(error, match=message):
         run(**changes)
+
+
+def test_networks_share_only_what_is_frozen():
+    base = small_network()
+    features = keras.Model(base.input, base.layers[-2].output)
+
+    def build():
+        return keras.Sequential([features, keras.layers.Dense(3, activation="softmax")])
+
+    with pytest.raises(ValueError, match=r"must make a new network.*frozen may be shared. Received.*kernel"):
+        run(build_network=build)
+    features.trainable = False
+    assert len(run(build_network=build, arms=["plain", "output_consistency"], epochs=1).runs) == 2
+    crop = keras.layers.RandomTranslation(0.1, 0.1)
+    with pytest.raises(ValueError, match="augmentation included"):
+        run(build_network=lambda: keras.Sequential([keras.Input((8, 8, 3)), crop, small_network()]))
+
+
+def test_optimizers_are_new(monkeypatch):
+    monkeypatch.setattr("keras_collab.tools._trainer.Trainer.fit", None)
+    optimizer = keras.optimizers.Adam()
+    with pytest.raises(ValueError, match="`compile` must make a new optimizer at each call"):
+        run(compile=lambda model: model.compile(optimizer, "sparse_categorical_crossentropy"))
 
 
 def test_a_network_is_fresh_and_not_compiled():
@@ -277,6 +327,38 @@ def test_arms_of_different_losses_need_a_metric():
 @keras.saving.register_keras_serializable("test")
 def dice_loss(y_true, y_pred):
     return 1.0 - keras.ops.mean(y_pred)
+
+
+def test_metrics_that_keras_numbers_are_one():
+    def compile_with_top(model):
+        metrics = [keras.metrics.SparseTopKCategoricalAccuracy(2)]
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=metrics, jit_compile=JIT)
+
+    comparison = run(arms={"plain": None, "again": None}, epochs=1, compile=compile_with_top)
+    assert comparison.metric == "val_sparse_top_k_categorical_accuracy"
+    assert comparison.difference("again").mean == 0
+
+
+def test_targets_have_the_type_that_fit_makes_of_them():
+    def root(y_true, y_pred):
+        return keras.ops.sqrt(keras.ops.mean(keras.ops.square(y_true - y_pred)))
+
+    def compile_with_root(model):
+        model.compile("adam", "mse", metrics=[root], jit_compile=JIT)
+
+    x, y = small_data(40)
+    data = x, keras.utils.to_categorical(y, 3).astype("float64")
+    assert run(train=data, validation=data, arms=["plain"], epochs=1, compile=compile_with_root).metric == "val_root"
+
+
+def test_data_without_batches_are_named():
+    nothing = (small_data(40)[0][:0], small_data(40)[1][:0])
+    with pytest.raises(ValueError, match="`train` must have a batch"):
+        run(train=lambda: nothing)
+    with pytest.raises(ValueError, match="`validation` must be data"):
+        run(validation=lambda: None)
+    with pytest.raises(ValueError, match="`train` must be data that can be iterated more than once"):
+        run(train=lambda: iter([small_data(40)]))
 
 
 def test_a_first_metric_named_as_a_loss_counts():

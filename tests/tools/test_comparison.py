@@ -1,5 +1,7 @@
 """What is said of arms follows from the numbers: intervals, sentences, the table and the figure."""
 
+import io
+
 import pytest
 from rich.console import Console
 
@@ -57,6 +59,11 @@ def test_sentences(plain, wrapped, sentence):
         ("val_smape", False),
         ("val_KLDivergence", False),
         ("val_sparse_categorical_crossentropy", False),
+        ("val_error_type_accuracy", True),
+        ("val_distance_auc_2", True),
+        ("val_top1_err", False),
+        ("val_nrmse", False),
+        ("val_wmape", False),
     ],
 )
 def test_whether_larger_is_better(metric, larger):
@@ -74,6 +81,20 @@ def test_table_has_a_row_an_arm_and_a_sentence_an_arm():
     assert [row[0] for row in rows if row and row[0] in ("a:", "b:")] == ["a:", "b:"]
     with Console(file=None, quiet=True) as console:
         console.print(comparison)
+
+
+def test_table_loses_no_number_where_it_is_narrow():
+    values = {"plain": [0.8, 0.81, 0.82], "representation_similarity": [0.82, 0.831, 0.839]}
+    comparison = comparison_of(values, "val_mse")
+    text = io.StringIO()
+    Console(file=text, width=50).print(comparison)
+    assert "\u2026" not in text.getvalue()
+    assert "\u2026" not in str(comparison)
+
+
+def test_losses_that_ended_with_nan_are_told_of():
+    runs = [Run("plain", 0, {"val_accuracy": [0.1], "loss": [float("nan")]}, 0.1)]
+    assert "plain: the loss of a training ended with NaN." in str(Comparison(runs, ["plain"], "val_accuracy", None))
 
 
 def test_figure_has_a_line_a_run_and_one_an_arm():

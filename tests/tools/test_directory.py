@@ -1,10 +1,12 @@
 """The directory of a comparison: it holds one, has one owner, and names a file that it cannot read."""
 
+import functools
 import json
 import shutil
 
 import filelock
 import keras
+import numpy as np
 import pytest
 from helpers import compare_tiny, small_data, small_network, tiny_network
 
@@ -27,7 +29,7 @@ def zero_terms():
     ("changes", "message"),
     [
         ({"epochs": 3}, "epochs: 2, now 3"),
-        ({"arms": ["plain", "kernel_similarity"]}, r"arms: \['plain', 'wrapped'\], now \['plain', 'kernel_sim"),
+        ({"arms": ["plain", "kernel_similarity"]}, "arms, 1: 'wrapped', now 'kernel_sim"),
         ({"arms": {"plain": None, "wrapped": zero_terms}}, "training of 'wrapped'"),
         (
             {"compile": lambda model: model.compile("sgd", "sparse_categorical_crossentropy")},
@@ -52,7 +54,7 @@ def test_one_directory_holds_one_comparison(changes, message, finished):
         ("seed0-plain.json", b"\xff\xfe"),
         ("seed0-plain.json", b'{"metric": "val_accuracy", "first_batch": 1, "history": {"val_accuracy": [1, 2, 3]}}'),
         ("comparison.json", b"[]"),
-        ("seed0-start.weights.h5", b"cut off"),
+        ("start0.weights.h5", b"cut off"),
     ],
 )
 def test_a_damaged_file_is_named(name, content, finished, tmp_path):
@@ -74,6 +76,54 @@ def test_data_that_are_not_those_of_the_directory_are_told_of(tmp_path):
     compare_tiny(directory=tmp_path, train=first, arms=["plain"])
     with pytest.warns(UserWarning, match="different training batches"):
         compare_tiny(directory=tmp_path, train=other, arms=["plain"])
+
+
+def test_what_differs_is_named_by_its_place(finished):
+    def compile(model):
+        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 9))
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+
+    with pytest.raises(
+        ValueError, match=r"training of 'plain', compiled, optimizer, config, learning_rate.*CosineDecay"
+    ):
+        compare_tiny(directory=finished, compile=compile)
+
+
+def test_names_that_keras_numbers_do_not_make_another_comparison(tmp_path):
+    def compile(model):
+        metrics = [keras.metrics.SparseCategoricalCrossentropy(), keras.metrics.SparseTopKCategoricalAccuracy(2)]
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(), metrics=metrics)
+
+    for seeds in (1, 2):
+        comparison = compare_tiny(directory=tmp_path, compile=compile, seeds=seeds, epochs=1)
+        assert comparison.difference("wrapped").seeds == seeds
+
+
+def test_a_call_that_failed_leaves_its_directory_to_the_next(tmp_path):
+    x, y = small_data(40)
+    with pytest.raises((ValueError, TypeError, RuntimeError)):
+        compare_tiny(directory=tmp_path, train=(x, np.stack([y, y], axis=1)))
+    compare_tiny(directory=tmp_path, epochs=1)
+
+
+@pytest.mark.parametrize("name", ["start", "0", "a/b", "backup-plain"])
+def test_arms_have_any_name(name, tmp_path):
+    comparison = compare_tiny(directory=tmp_path, arms={"plain": None, name: None}, epochs=1)
+    assert comparison.difference(name).mean == 0
+
+
+class Unsaved(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.1
+
+
+def test_what_keras_cannot_save_is_compared(tmp_path):
+    def compile(model):
+        loss = functools.partial(keras.losses.sparse_categorical_crossentropy)
+        model.compile(keras.optimizers.SGD(Unsaved()), loss, metrics=["accuracy"])
+
+    for seeds in (1, 2):
+        assert len(compare_tiny(directory=tmp_path, compile=compile, epochs=1, seeds=seeds).runs) == 2 * seeds
 
 
 def test_one_directory_has_one_owner(tmp_path):
