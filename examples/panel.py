@@ -86,6 +86,7 @@ CELLS = [
     Cell("CIFAR-10, 10,000 labels", "cifar10", 10000, "residual", "sgd", 0.2, 12, "flip"),
     Cell("CIFAR-10, 40,000 labels", "cifar10", 40000, "residual", "sgd", 0.2, 6, "flip", batch=128),  # To validate.
     Cell("CIFAR-10, 50,000 labels", "cifar10", 50000, "residual", "sgd", 0.2, 6, "flip", batch=128),
+    Cell("CIFAR-10, 40,000, ResNet-10", "cifar10", 40000, **{**RESNET10, "epochs": 6}),
     Cell("CIFAR-10N worst, ResNet-10", "cifar10", 5000, **RESNET10, human="worst", arms=ARMS),
     Cell("CIFAR-10N worst, 50,000", "cifar10", 50000, **{**RESNET10, "epochs": 15}, human="worst", arms=ARMS),
     Cell("CIFAR-10N random 1, ResNet-10", "cifar10", 5000, **RESNET10, human="random1", arms=ARMS),

@@ -18,7 +18,7 @@ from scipy.special import stdtrit
 from keras_collab._checks import require
 
 # Metrics whose last words say that larger is better, whatever their output is called.
-_LARGER = re.compile(r"(accuracy|auc|precision|recall|score|similarity|iou)(_\d+)?$")
+_LARGER = re.compile(r"(accuracy|auc|precision|recall|f1_score|r2_score|similarity|iou)(_\d+)?$")
 # Metrics that are better when they are smaller: losses and errors, and short names of some of them.
 _SMALLER = re.compile(
     "loss|error|entropy|diverg|hinge|poisson|perplexity|huber|cosh|brier|distance|false_|miss_rate|deviance|bits_per|"

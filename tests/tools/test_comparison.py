@@ -62,6 +62,7 @@ def test_sentences(plain, wrapped, sentence):
         ("val_error_type_accuracy", True),
         ("val_distance_auc_2", True),
         ("val_top1_err", False),
+        ("val_brier_score", False),
         ("val_nrmse", False),
         ("val_wmape", False),
     ],
