@@ -69,7 +69,7 @@ def checked_terms(terms: Any) -> list[Term]:
 def select_default(reader: NetworkReader) -> tuple[list[Term], list[Selection]]:
     """The default terms that fit the network, and what they read; warns once about the others."""
     terms, selections, left_out = [], [], []
-    for term in gentle():
+    for term in gentle(_width(reader)):
         try:
             selections.append(term.select(reader))
             terms.append(term)
@@ -80,6 +80,14 @@ def select_default(reader: NetworkReader) -> tuple[list[Term], list[Selection]]:
     if left_out:
         warnings.warn("Default terms that do not fit this network are left out.\n" + "\n".join(left_out), stacklevel=4)
     return terms, selections
+
+
+def _width(reader: NetworkReader) -> int:
+    """Channels of the network's widest stage."""
+    try:
+        return max(tap.channels for tap in reader.taps())
+    except ValueError:  # None can be read, which the terms will say.
+        return 1
 
 
 def select_all(terms: Sequence[Term], reader: NetworkReader) -> list[Selection]:

@@ -55,8 +55,8 @@ def wrap(network: keras.Model, terms: Sequence[Term] | None = None, *, name: str
 
     Args:
         network: a Functional or built Sequential model. Its layers and weights are shared, not copied.
-        terms: list of `Term` objects. Defaults to `keras_collab.recipes.gentle()`, without the terms that do not fit
-            the network; a warning names these.
+        terms: list of `Term` objects. Defaults to `keras_collab.recipes.gentle(width)` for the width of the network,
+            without the terms that do not fit it; a warning names these.
         name: name of the wrapped model. Defaults to that of the network.
 
     Returns:
@@ -87,7 +87,7 @@ class CollabModel(keras.Model):
 
     Args:
         network: a Functional or built Sequential model.
-        terms: terms to add to its loss. Defaults to those of `keras_collab.recipes.gentle()`.
+        terms: terms to add to its loss. Defaults to those of `keras_collab.recipes.gentle(width)`.
         name: name of the model. Defaults to that of the network.
     """
 

@@ -1,20 +1,33 @@
 """The ready-made lists of terms."""
 
 import pytest
-from helpers import small_network
 
 import keras_collab
 from keras_collab import recipes
 
 
-def test_gentle_is_the_default_and_rises():
-    model = keras_collab.wrap(small_network())
-    assert list(model.terms) == [term.name for term in recipes.gentle()]
-    assert list(model.terms) == ["intermediate_consistency", "kernel_similarity"]
-    for term, height in zip(model.terms.values(), (0.05, 10.0), strict=True):
+def heights(terms):
+    return {term.name: term.weight.value for term in terms}
+
+
+@pytest.mark.parametrize(("width", "share"), [(32, 0.25), (128, 1.0), (512, 1.0)])
+def test_gentle_is_the_default_and_smaller_for_a_narrow_network(width, share):
+    model = keras_collab.wrap(keras_collab.models.resnet10((32, 32, 3), 10, width=width // 8))
+    weights = {"intermediate_consistency": 0.05 * share, "kernel_similarity": 10.0 * share}
+    assert heights(model.terms.values()) == weights
+    assert heights(recipes.gentle(width)) == weights
+
+
+def test_gentle_rises():
+    for term, height in zip(recipes.gentle(), (0.05, 10.0), strict=True):
         assert [float(term.weight(step)) for step in (0, 250, 500, 501)] == pytest.approx(
             [0.0, height / 2, height, height]
         )
+
+
+def test_gentle_checks_its_width():
+    with pytest.raises(ValueError, match=r"`width` must be an integer >= 1\. Received: width=0"):
+        recipes.gentle(0)
 
 
 def test_strong_has_all_four_at_full_weight():

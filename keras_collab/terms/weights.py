@@ -85,6 +85,13 @@ def height(name: str, weight: Any) -> float:
     return float(weight)
 
 
+def in_words(weight: Any) -> str:
+    """A weight as a reader sees it: the number, the height of a ramp, or the kind of another schedule."""
+    if isinstance(weight, Ramp | RampDown):
+        return f"{type(weight).__name__} {weight.value:g}"
+    return type(weight).__name__ if callable(weight) else f"{weight:g}"
+
+
 def at_height(weight: Any, value: float) -> Any:
     """A ramp like the given one that goes to `value` or begins there; `value` itself in the place of a number."""
     if isinstance(weight, Ramp | RampDown):

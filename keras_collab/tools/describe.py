@@ -15,6 +15,7 @@ from keras_collab.network.graph import Graph
 from keras_collab.network.reach import calls_reached, trainable_weights, unread, unread_remark
 from keras_collab.network.select import Selection, trained_selection
 from keras_collab.terms.term import Term
+from keras_collab.terms.weights import in_words
 from keras_collab.tools._batches import first_batches
 from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
 
@@ -71,9 +72,8 @@ class Description:
             table.add_column(column, overflow="fold")
         table.add_column("of the weights", justify="right")
         for term in self.terms:
-            weight = type(term.weight).__name__ if callable(term.weight) else f"{term.weight:g}"
             reads = "\n".join(_lines(term))
-            table.add_row(term.name, weight, reads, f"{100 * term.reach:.1f}%")
+            table.add_row(term.name, in_words(term.weight), reads, f"{100 * term.reach:.1f}%")
         return Group(table, *self._remarks())
 
     def _remarks(self) -> list[str]:

@@ -35,7 +35,7 @@ def test_what_the_four_terms_read(capsys):
 def test_a_schedule_is_named(capsys):
     model = wrap(small_network(), [KernelSimilarity(keras_collab.schedules.Ramp(1.0, steps=5))])
     assert describe(model).terms[0].weight.steps == 5
-    assert "Ramp" in capsys.readouterr().out
+    assert "Ramp 1" in capsys.readouterr().out
 
 
 def test_frozen_layers_are_said(capsys):
