@@ -8,7 +8,7 @@ import filelock
 import keras
 import numpy as np
 import pytest
-from helpers import compare_tiny, small_data, small_network, tiny_network
+from helpers import JIT, compare_tiny, small_data, small_network, tiny_network
 
 import keras_collab
 
@@ -90,7 +90,7 @@ def test_what_differs_is_named_by_its_place(finished):
 def test_names_that_keras_numbers_do_not_make_another_comparison(tmp_path):
     def compile(model):
         metrics = [keras.metrics.SparseCategoricalCrossentropy(), keras.metrics.SparseTopKCategoricalAccuracy(2)]
-        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(), metrics=metrics)
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(), metrics=metrics, jit_compile=JIT)
 
     for seeds in (1, 2):
         assert (
@@ -119,7 +119,7 @@ class Unsaved(keras.optimizers.schedules.LearningRateSchedule):
 def test_what_keras_cannot_save_is_compared(tmp_path):
     def compile(model):
         loss = functools.partial(keras.losses.sparse_categorical_crossentropy)
-        model.compile(keras.optimizers.SGD(Unsaved()), loss, metrics=["accuracy"])
+        model.compile(keras.optimizers.SGD(Unsaved()), loss, metrics=["accuracy"], jit_compile=JIT)
 
     for seeds in (1, 2):
         assert (
