@@ -56,7 +56,7 @@ class Trainer:
     metric: str = ""
     first_batches: dict[int, int] = dataclasses.field(default_factory=dict)
     latest_variables: dict[int, Any] = dataclasses.field(default_factory=dict)
-    latest_optimizer: Any = None
+    latest_iterations: Any = None
     stopped_early: bool = False
     losses: set[str] = dataclasses.field(default_factory=set)
 
@@ -185,9 +185,10 @@ class Trainer:
             self.compile(model)
         if not model.compiled:
             raise ValueError(f"`compile` must call model.compile(...). Received: {self.compile!r}, which did not.")
-        if model.optimizer is not None and model.optimizer.iterations is self.latest_optimizer:
-            raise ValueError("`compile` must make a new optimizer at each call. Received the same one twice.")
-        self.latest_optimizer = model.optimizer and model.optimizer.iterations
+        if model.optimizer is not None:  # Keras may wrap an optimizer, for mixed precision, but not what it counts.
+            if model.optimizer.iterations is self.latest_iterations:
+                raise ValueError("`compile` must make a new optimizer at each call. Received the same one twice.")
+            self.latest_iterations = model.optimizer.iterations
         return model
 
     def load(self, arm: str, seed: int) -> keras.Model:

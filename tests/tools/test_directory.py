@@ -107,8 +107,10 @@ def test_a_call_that_failed_leaves_its_directory_to_the_next(tmp_path):
 
 @pytest.mark.parametrize("name", ["start", "a/b"])
 def test_arms_have_any_name(name, tmp_path):
-    comparison = compare_tiny(directory=tmp_path, arms={"plain": None, name: None}, epochs=1)
-    assert comparison.difference(name).mean == 0
+    comparison = compare_tiny(directory=tmp_path, arms={name: None, "plain": None}, epochs=1)
+    assert comparison.difference("plain").mean == 0
+    first, second = comparison.runs
+    assert second.history["loss"] == pytest.approx(first.history["loss"], rel=1e-5)
 
 
 class Unsaved(keras.optimizers.schedules.LearningRateSchedule):
