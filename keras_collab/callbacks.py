@@ -99,7 +99,7 @@ class Backup(keras.callbacks.Callback):
         with h5py.File(part, "a") as file:
             group = file.create_group(_ENTRY)
             group["json"] = json.dumps(entry)
-            for index, variable in enumerate(self._random_states()):
+            for index, variable in enumerate(random_states(self.model)):
                 group[f"random{index}"] = ops.convert_to_numpy(variable)
 
     def _restore(self) -> None:
@@ -114,7 +114,7 @@ class Backup(keras.callbacks.Callback):
                 raise self._unfit("weights or optimizer have other shapes")
             if epoch < 0 or any(len(column) != epoch for column in history.values()):
                 raise self._unfit(f"its history is not that of {epoch} epochs")
-            for index, variable in enumerate(self._random_states()):
+            for index, variable in enumerate(random_states(self.model)):
                 variable.assign(np.array(group[f"random{index}"]))
         self.model.load_weights(self.path)
         self.epoch, self.history = epoch, history
@@ -137,16 +137,17 @@ class Backup(keras.callbacks.Callback):
 
     def _shapes(self) -> list[list[int]]:
         """Keras 3.15 restores what fits, with a warning: here all has to."""
-        variables = [*self.model.weights, *self.model.optimizer.variables, *self._random_states()]
+        variables = [*self.model.weights, *self.model.optimizer.variables, *random_states(self.model)]
         return [list(variable.shape) for variable in variables]
-
-    def _random_states(self) -> list[Any]:
-        """The states of Dropout and its like, which Keras does not save with the weights (Keras 3.15)."""
-        saved = {id(weight) for weight in self.model.weights}
-        return [variable for variable in self.model.variables if id(variable) not in saved]
 
     def _check_room(self) -> None:
         """For a moment there are two files, the last complete one and the next."""
         size, free = self.path.stat().st_size, shutil.disk_usage(self.path.parent).free
         if free < size:
             raise write_error(self.path, OSError(f"{size:,} bytes are needed, {free:,} are free"))
+
+
+def random_states(model: keras.Model) -> list[Any]:
+    """The states of Dropout and its like, which Keras does not save with the weights (Keras 3.15)."""
+    saved = {id(weight) for weight in model.weights}
+    return [variable for variable in model.variables if id(variable) not in saved]

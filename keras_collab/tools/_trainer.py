@@ -17,7 +17,7 @@ from keras import ops, tree
 
 from keras_collab._files import write_json, write_whole
 from keras_collab._types import Data
-from keras_collab.callbacks import Backup
+from keras_collab.callbacks import Backup, random_states
 from keras_collab.collab_model import CollabModel
 from keras_collab.schedules import Ramp
 from keras_collab.tools._batches import Shuffled, check_data, first_batches
@@ -267,9 +267,8 @@ def _made(name: str, data: Data) -> Any:
 
 
 def _changing(network: keras.Model) -> dict[int, Any]:
-    """The variables that training changes, by id: trainable weights, and random states of Dropout and its like."""
-    constant = {id(weight) for weight in network.non_trainable_weights}
-    return {id(variable): variable for variable in network.variables if id(variable) not in constant}
+    """The variables that training changes, by id: trainable weights and random states."""
+    return {id(variable): variable for variable in [*network.trainable_weights, *random_states(network)]}
 
 
 def _metric(model: keras.Model, history: Mapping[str, Any]) -> str:
