@@ -83,11 +83,11 @@ def select_default(reader: NetworkReader) -> tuple[list[Term], list[Selection]]:
 
 
 def _width(reader: NetworkReader) -> int:
-    """Channels of the network's widest stage."""
+    """Channels of the network's widest stage; filters of its widest layer where no stage can be read."""
     try:
         return max(tap.channels for tap in reader.taps())
-    except ValueError:  # None can be read, which the terms will say.
-        return 1
+    except ValueError:  # The terms that read stages will say why.
+        return max((kernel.groups * kernel.filters for kernel in reader.kernels(at_least=0)), default=1)
 
 
 def select_all(terms: Sequence[Term], reader: NetworkReader) -> list[Selection]:

@@ -1,6 +1,8 @@
 """The ready-made lists of terms."""
 
+import keras
 import pytest
+from keras import layers, ops
 
 import keras_collab
 from keras_collab import recipes
@@ -16,6 +18,17 @@ def test_gentle_is_the_default_and_smaller_for_a_narrow_network(width, share):
     weights = {"intermediate_consistency": 0.05 * share, "kernel_similarity": 10.0 * share}
     assert heights(model.terms.values()) == weights
     assert heights(recipes.gentle(width)) == weights
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras 3.15 on torch; `pytest.warns` warns it anew.
+def test_the_default_follows_the_filters_where_no_stage_can_be_read():
+    inputs = keras.Input((4, 8, 8, 3))
+    x = ops.reshape(inputs, (-1, 8, 8, 3))  # Frames go into the batch: no layer before the head is read per sample.
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(32, 3)(layers.Conv2D(16, 3)(x)))
+    network = keras.Model(inputs, layers.Dense(3)(ops.reshape(x, (-1, 4 * 32))))
+    with pytest.warns(UserWarning, match="'intermediate_consistency': 1 layers are needed"):
+        model = keras_collab.wrap(network)
+    assert heights(model.terms.values()) == {"kernel_similarity": 2.5}
 
 
 def test_gentle_rises():
