@@ -44,8 +44,8 @@ def choose(calls: Sequence[Call], layers: Layers, kind: str, network: str) -> li
 
 
 def _named(calls: Sequence[Call], name: str, network: str) -> list[Call]:
-    """The calls of the one layer that has this name or path; none if no layer has it."""
-    named = [call for call in calls if name in (call.name, call.path)]
+    """The calls of the one layer that has this path, or else this name; none if no layer has it."""
+    named = [call for call in calls if call.path == name] or [call for call in calls if call.name == name]
     paths = sorted(set(map(path_of, named)))
     if len(paths) > 1:
         raise ValueError(f"several layers are named {name!r} in network '{network}'; give one path of {paths}.")
@@ -75,10 +75,10 @@ def _matching(calls: Sequence[Call], layers: str, kind: str, network: str) -> li
 
 
 def _accepted(calls: Sequence[Call], accepts: Callable[[keras.Layer], bool], kind: str, network: str) -> list[Call]:
-    """The calls of the layers that a function accepts."""
+    """The calls of the layers that a function accepts; it is not asked of calls of `keras.ops`."""
     accepted = []
     for call in calls:
-        if accepts(call.operation):
+        if isinstance(call.operation, keras.Layer) and accepts(call.operation):
             accepted.append(call)
     if not accepted:
         raise ValueError(f"the function given as layers= did not choose {kind} in network '{network}'. {LAYERS_HELP}.")
