@@ -21,8 +21,8 @@ from keras_collab.network.calls import symbolic_ends
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
 from keras_collab.network.placement import check_same_placement
-from keras_collab.network.reach import trainable_weights, unread, unread_remark
-from keras_collab.network.select import NetworkReader, Selection, trained_selection
+from keras_collab.network.reach import trained_selection, unread, unread_remark, weights_of
+from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.step_tensors import StepTensors
 from keras_collab.terms.term import Term
 
@@ -99,7 +99,7 @@ class CollabModel(keras.Model):
         reader = NetworkReader(network)
         if terms is None:
             chosen, selections = select_default(reader)
-            total = sum(trainable_weights(reader.graph.calls).values())
+            total = sum(weights_of(reader.graph).values())
             remark = unread_remark(unread(reader.graph, selections), total)
             if remark:
                 warnings.warn(f"'{network.name}': {remark}", stacklevel=3)
@@ -320,12 +320,17 @@ class CollabModel(keras.Model):
     # Saving.
 
     def load_weights(self, filepath, *args, **kwargs):
+        before = [weight.copy() for weight in self.get_weights()]
         try:
             super().load_weights(filepath, *args, **kwargs)
+            for term in self._terms:
+                term._check_schedule()
         except ValueError as error:
+            self.set_weights(before)  # Keras 3.15 stops in the middle.
             raise ValueError(
-                f"{filepath} does not hold the weights of this model and its terms. If they are those of the plain "
-                f"network, load them there: model.unwrap().load_weights({str(filepath)!r}).\n{error}"
+                f"The weights of this model and its terms cannot be loaded from {filepath}; they are as before. If the "
+                "file is that of the plain network, load it there: "
+                f"model.unwrap().load_weights({str(filepath)!r}).\n{error}"
             ) from error
 
     def save(self, filepath, *args, **kwargs):

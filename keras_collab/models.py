@@ -119,7 +119,7 @@ def vgg16(
             x = _convolve(x, width * factor, 3, 1, convolution, use_bias=True)
             x = layers.ReLU(name=f"stage{stage}_relu{index}")(x)
         # The padding only matters where a side is odd.
-        x = layers.MaxPooling2D(padding="same", name=f"stage{stage}_out")(x)
+        x = layers.MaxPooling2D(padding="same", data_format="channels_last", name=f"stage{stage}_out")(x)
     return _classify(inputs, x, classes, dropout, name)
 
 
@@ -141,7 +141,7 @@ def _residual(
     else:
         x = _convolve(inputs, width, 7, 2, "stem")
         x = layers.ReLU(name="stem_relu")(x)
-        pooling = layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")
+        pooling = layers.MaxPooling2D(3, strides=2, padding="same", data_format="channels_last", name="stem_pool")
         x = pooling(x)
     for stage in range(stages):
         for block in range(blocks):
@@ -196,6 +196,7 @@ def _convolve(
         size,
         strides=stride,
         padding="same",
+        data_format="channels_last",
         use_bias=use_bias,
         kernel_initializer="he_normal",
         name=name,
@@ -205,7 +206,7 @@ def _convolve(
 
 
 def _classify(inputs: Structure, x: Tensor, classes: int, dropout: float, name: str) -> keras.Model:
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.GlobalAveragePooling2D(data_format="channels_last", name="pool")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     head = layers.Dense(classes, activation="softmax", name="head")

@@ -53,6 +53,38 @@ def test_a_frozen_backbone_with_a_new_head_trains():
     assert history["intermediate_consistency"] == history["representation_similarity"] == [0.0]
 
 
+class FeaturesLikeOutputs(keras_collab.Term):
+    """A term that reads a tap and the head, and gives both a gradient."""
+
+    def select(self, network):
+        return keras_collab.Selection(taps=network.taps(["relu2"]), head=network.head())
+
+    def call(self, tensors):
+        return ops.mean(tensors.taps[0]) + tensors.mean_over_samples(ops.mean(tensors.head.logits**2, axis=-1))
+
+
+def test_a_term_is_handed_frozen_taps_while_its_head_trains():
+    network = small_network()
+    for layer in network.layers[:-1]:
+        layer.trainable = False
+    model = compiled(network, [FeaturesLikeOutputs()])
+    assert model.fit(*small_data(), verbose=0).history["features_like_outputs"][0] > 0
+
+
+def test_a_term_whose_target_alone_trains_says_so():
+    network = small_network()
+    for layer in network.layers[:-3]:
+        layer.trainable = False
+    taps = ["relu0", "relu1", "head"]
+    with pytest.warns(UserWarning, match="'intermediate_consistency' reads only what is frozen"):
+        compiled(network, [keras_collab.IntermediateConsistency(target="deepest", layers=taps)])
+    (term,) = keras_collab.describe(
+        keras_collab.wrap(network, [keras_collab.IntermediateConsistency()]), verbose=False
+    ).terms
+    assert "head" not in term.frozen  # It trains, though the term does not change it.
+    assert term.reach == 0.0
+
+
 def arrays(weights):
     return [ops.convert_to_numpy(weight).copy() for weight in weights]
 

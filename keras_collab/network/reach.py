@@ -1,49 +1,73 @@
 """Which weights of a network the terms can change, and which layers no term reads."""
 
+import dataclasses
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 
-from keras_collab.network.calls import Call
+from keras_collab._types import Operation
 from keras_collab.network.graph import Graph
-from keras_collab.network.select import Selection
+from keras_collab.network.head import Head
+from keras_collab.network.layers import Kernel
+from keras_collab.network.select import Selection, Source, Tap
 
 
-def trainable_weights(calls: Sequence[Call]) -> dict[int, int]:
-    """Sizes of the trainable weights of the layers called, by the weight's id, since layers may share weights."""
+def trainable_weights(operations: Iterable[Operation]) -> dict[int, int]:
+    """Sizes of the trainable weights of layers, by the weight's id, since layers may share weights."""
     sizes = {}
-    for call in calls:
-        if isinstance(call.operation, keras.Layer):  # Calls of keras.ops have no weights.
-            for weight in call.operation.trainable_weights:
+    for operation in operations:
+        if isinstance(operation, keras.Layer):  # Calls of keras.ops have no weights.
+            for weight in operation.trainable_weights:
                 sizes[id(weight)] = math.prod(weight.shape)
     return sizes
 
 
-def calls_reached(selection: Selection, graph: Graph) -> list[Call]:
-    """The calls of layers that a term reads, and of all that come before its taps and the features of its head."""
-    layers = [kernel.layer for kernel in selection.kernels]
-    calls = []
-    for tap in selection.taps:
-        calls += graph.ancestors(tap.tensor)
-    if selection.head:
-        layers.append(selection.head.layer)
-        calls += graph.ancestors(selection.head.features)
-    for call in graph.calls:
-        if call.operation in layers:
-            calls.append(call)
-    return calls
+def weights_of(graph: Graph) -> dict[int, int]:
+    """Sizes of all trainable weights of a network, by the weight's id."""
+    return trainable_weights(call.operation for call in graph.calls)
+
+
+def is_trained(source: Source, graph: Graph) -> bool:
+    """Whether training changes what a tap, a kernel or a head hands to a term."""
+    return source.trainable if isinstance(source, Kernel) else bool(_weights_behind(source, graph))
+
+
+def changed_weights(selection: Selection, graph: Graph) -> dict[int, int]:
+    """Sizes of the trainable weights that a term can change, by the weight's id.
+
+    These are those of the layers whose kernels or head it reads, and of all layers before its taps and its head. What
+    is only a target counts for nothing.
+    """
+    sizes: dict[int, int] = {}
+    for source in _learning(selection):
+        sizes.update(_weights_behind(source, graph))
+    return sizes
+
+
+def trained_selection(selection: Selection, graph: Graph) -> Selection:
+    """What a term is handed in training: without frozen kernels and taps, unless all of them are frozen.
+
+    It is empty if the term can change nothing of what it reads.
+    """
+    if not any(is_trained(source, graph) for source in _learning(selection)):
+        return Selection()
+    taps = tuple(tap for tap in selection.taps if tap in selection.targets or is_trained(tap, graph))
+    kernels = tuple(kernel for kernel in selection.kernels if kernel.trainable)
+    return dataclasses.replace(selection, taps=taps or selection.taps, kernels=kernels or selection.kernels)
 
 
 def unread(graph: Graph, selections: Sequence[Selection]) -> dict[str, int]:
-    """Number of trainable parameters in each layer, by path, that no term can change; the largest first."""
+    """Number of trainable parameters in each layer, by path, that no term reads or can change; the largest first."""
     counted: set[int] = set()
     for selection in selections:
-        counted.update(trainable_weights(calls_reached(selection, graph)))
+        counted.update(changed_weights(selection, graph))
+        if selection.head:
+            counted.update(trainable_weights([selection.head.layer]))
     sizes: dict[str, int] = {}
     for call in graph.calls:
-        for weight, size in trainable_weights([call]).items():
+        for weight, size in trainable_weights([call.operation]).items():
             if weight not in counted:
                 counted.add(weight)
                 sizes[call.path] = sizes.get(call.path, 0) + size
@@ -66,3 +90,19 @@ def unread_remark(sizes: dict[str, int], total: int) -> str:
         f"{100 * count // total}% of the trainable parameters lie in layers that no term can change: "
         f"{', '.join(layers)}. Name layers with `layers=` to change that."
     )
+
+
+def _learning(selection: Selection) -> list[Source]:
+    """The sources that a term gives a gradient to."""
+    return [source for source in selection.sources if source not in selection.targets]
+
+
+def _weights_behind(source: Source, graph: Graph) -> dict[int, int]:
+    """Sizes of the trainable weights that a source depends on, by the weight's id."""
+    if isinstance(source, Kernel):
+        return trainable_weights([source.layer])
+    tensor = source.tensor if isinstance(source, Tap) else source.features
+    sizes = trainable_weights(call.operation for call in graph.ancestors(tensor))
+    if isinstance(source, Head):
+        sizes.update(trainable_weights([source.layer]))
+    return sizes

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 
 import keras
 from keras import ops
@@ -45,14 +44,14 @@ class Tap:
         return int(self.shape[axis] or 0)
 
     @property
-    def position_count(self) -> int:
-        return math.prod(self.positions)
-
-    @property
     def positions(self) -> tuple[int, ...]:
         """Lengths of the axes besides batch and channels, 1 for an open one; empty after global pooling."""
         sizes = self.shape[2:] if self.channels_first else self.shape[1:-1]
         return tuple(int(size or 1) for size in sizes)
+
+
+Source = Tap | Kernel | Head
+"""What a term reads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +62,21 @@ class Selection:
         taps: from `NetworkReader.taps`.
         head: from `NetworkReader.head`, or None.
         kernels: from `NetworkReader.kernels`.
+        targets: those of the taps, and the head, that the term gives no gradient to: the others learn from them.
     """
 
     taps: tuple[Tap, ...] = ()
     head: Head | None = None
     kernels: tuple[Kernel, ...] = ()
+    targets: tuple[Tap | Head, ...] = ()
+
+    @property
+    def sources(self) -> list[Source]:
+        """All taps, kernels and the head."""
+        sources: list[Source] = [*self.taps, *self.kernels]
+        if self.head is not None:
+            sources.append(self.head)
+        return sources
 
     @property
     def paths(self) -> list[str]:
@@ -82,7 +91,7 @@ class Selection:
     @property
     def is_empty(self) -> bool:
         """Whether there are no taps, no head and no kernels."""
-        return not (self.taps or self.kernels) and self.head is None
+        return not self.sources
 
 
 class NetworkReader:
@@ -241,25 +250,3 @@ def _tap(graph: Graph, call: Call, channels_first: bool) -> Tap:
     tensor = call.output
     shape = (None, *tensor.shape[1:])
     return Tap(call.path, tensor, shape, channels_first, graph.mask(tensor))
-
-
-def trained_selection(selection: Selection, graph: Graph) -> Selection:
-    """What training can change of a selection: without frozen kernels and taps behind frozen layers only.
-
-    It is empty if the selection has taps and all of them are frozen.
-    """
-    kernels = [kernel for kernel in selection.kernels if kernel.trainable]
-    taps = [tap for tap in selection.taps if _is_trained(tap.tensor, graph)]
-    if selection.taps and not taps:
-        return Selection()
-    head = selection.head
-    if head is not None and not taps and not head.layer.trainable_weights:
-        head = head if _is_trained(head.features, graph) else None
-    return Selection(taps=tuple(taps), head=head, kernels=tuple(kernels))
-
-
-def _is_trained(tensor: keras.KerasTensor, graph: Graph) -> bool:
-    for call in graph.ancestors(tensor):
-        if isinstance(call.operation, keras.Layer) and call.operation.trainable_weights:
-            return True
-    return False

@@ -53,7 +53,6 @@ class IntermediateConsistency(Term):
             block of each stage, or four blocks of a network with one stage. Defaults to `"auto"`.
         output: name of the output whose head is the target. Required if the network has several outputs.
         name: column in the history. Defaults to `"intermediate_consistency"`.
-        seed: unused, since the term draws nothing at random.
     """
 
     def __init__(
@@ -65,9 +64,8 @@ class IntermediateConsistency(Term):
         layers: Layers = "auto",
         output: str | None = None,
         name: str | None = None,
-        seed: int | None = None,
     ):
-        super().__init__(weight, name=name, seed=seed)
+        super().__init__(weight, name=name)
         self.target = check_choice(self, target=target, choices=_TARGETS)
         self.temperature = check_temperature(self, temperature)
         self.layers = layers
@@ -75,8 +73,10 @@ class IntermediateConsistency(Term):
 
     def select(self, network: NetworkReader) -> Selection:
         if self.target == "outputs":
-            return Selection(taps=network.taps(self.layers), head=network.head(self.output_name))
-        return Selection(taps=network.taps(self.layers, at_least=2))
+            head = network.head(self.output_name)
+            return Selection(taps=network.taps(self.layers), head=head, targets=(head,))
+        taps = network.taps(self.layers, at_least=2)
+        return Selection(taps=taps, targets=taps[-1:])
 
     def call(self, tensors: StepTensors) -> Tensor:
         features = [pool(tap, mask) for tap, mask in zip(tensors.taps, tensors.masks, strict=True)]

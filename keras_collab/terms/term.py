@@ -159,6 +159,15 @@ class Term(keras.layers.Layer):
         seed = ops.convert_to_tensor(self.seed * 2654435761 % 2**31, dtype=state.dtype)
         state.assign(ops.stack([seed, ops.cast(step, state.dtype) * _DRAWS_A_STEP]))
 
+    def _check_schedule(self) -> None:
+        """Raises if loaded weights follow a schedule that the term does not have."""
+        if int(ops.convert_to_numpy(self._on_schedule)) and not callable(self._weight_setting):
+            raise ValueError(
+                f"In the file the weight of '{self.name}' follows a schedule, in this model it is the number "
+                f"{self._weight_setting}. Wrap the network with the same schedule, or load the whole model from a "
+                ".keras file."
+            )
+
     def load_own_variables(self, store):
         super().load_own_variables(store)
         checked_weight(self.name, float(ops.convert_to_numpy(self._weight)))

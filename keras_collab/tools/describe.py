@@ -12,8 +12,8 @@ from rich.table import Table
 from keras_collab._types import Data
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import Graph
-from keras_collab.network.reach import calls_reached, trainable_weights, unread, unread_remark
-from keras_collab.network.select import Selection, trained_selection
+from keras_collab.network.reach import changed_weights, is_trained, unread, unread_remark, weights_of
+from keras_collab.network.select import Selection
 from keras_collab.terms.term import Term
 from keras_collab.terms.weights import in_words
 from keras_collab.tools._batches import first_batches
@@ -34,7 +34,7 @@ class TermDescription:
         kernels: paths of the layers whose kernels it reads.
         frozen: paths of the taps, kernels and head among these that depend on no trainable weight.
         reach: share, in [0, 1], of the network's trainable parameters that the term can change: kernels, the head, and
-            all layers before its taps.
+            all layers before its taps. A tap or a head that is only a target counts for nothing.
     """
 
     name: str
@@ -54,7 +54,8 @@ class Description:
         network: name of the network.
         trainable: number of its trainable parameters.
         terms: one `TermDescription` for each term.
-        unread: number of trainable parameters that no term can change, by path of their layer, the largest first.
+        unread: number of trainable parameters that no term reads or can change, by path of their layer, the largest
+            first.
         plain_seconds: median time of a training step without the terms, in seconds; None without data.
         wrapped_seconds: the same with the terms.
     """
@@ -113,12 +114,11 @@ def describe(model: CollabModel, data: Data = None, *, verbose: bool = True) -> 
     if not isinstance(model, CollabModel):
         raise TypeError(f"`describe` takes a wrapped network. Received: {model!r}. Give keras_collab.wrap(network).")
     graph = model._internals.graph
-    total = sum(trainable_weights(graph.calls).values())
+    total = sum(weights_of(graph).values())
     terms = []
     for term in model.terms.values():
         selection = term.selection
-        changed = trainable_weights(calls_reached(selection, graph))
-        reach = sum(changed.values()) / max(1, total)
+        reach = sum(changed_weights(selection, graph).values()) / max(1, total)
         terms.append(_describe_term(term, selection, graph, reach))
     selections = [term.selection for term in model.terms.values()]
     description = Description(model.network.name, total, tuple(terms), unread(graph, selections))
@@ -131,16 +131,10 @@ def describe(model: CollabModel, data: Data = None, *, verbose: bool = True) -> 
 
 
 def _describe_term(term: Term, selection: Selection, graph: Graph, reach: float) -> TermDescription:
-    trained = trained_selection(selection, graph)
     frozen = []
-    for tap in selection.taps:
-        if tap not in trained.taps:
-            frozen.append(tap.path)
-    for kernel in selection.kernels:
-        if not kernel.trainable:
-            frozen.append(kernel.path)
-    if selection.head and not trained.head:
-        frozen.append(selection.head.path)
+    for source in selection.sources:
+        if not is_trained(source, graph):
+            frozen.append(source.path)
     return TermDescription(
         name=term.name,
         weight=term.weight,

@@ -37,6 +37,30 @@ def test_a_frozen_backbone_is_out_of_reach():
     assert (output.reach, output.frozen) == (1.0, ())
 
 
+def test_a_target_is_out_of_reach():
+    """Intermediate consistency changes what comes before its taps, not the layers that make its target."""
+    inputs = keras.Input((16, 16, 3))
+    x = layers.MaxPooling2D()(layers.Conv2D(4, 3, padding="same", name="conv0")(inputs))
+    x = layers.MaxPooling2D()(layers.Conv2D(4, 3, padding="same", name="conv1")(x))
+    x = layers.Dense(100, activation="relu", name="wide")(layers.Flatten()(x))
+    network = keras.Model(inputs, layers.Dense(3, activation="softmax", name="head")(x))
+    with pytest.warns(UserWarning, match=r"9\d% of the .* layers that no term can change: wide \(6,500\)\."):
+        model = wrap(network)
+    description = describe(model, verbose=False)
+    before = count(network.get_layer("conv0"), network.get_layer("conv1"))
+    assert description.terms[0].reach == pytest.approx(before / network.count_params())
+    assert description.unread == {"wide": 6500}  # The head is read, though not changed.
+
+
+def test_filters_of_a_layer_in_a_layer_are_reached():
+    inputs = keras.Input((4, 8, 8, 3))
+    x = layers.TimeDistributed(layers.Conv2D(4, 3), name="first")(inputs)
+    x = layers.TimeDistributed(layers.Conv2D(4, 3), name="second")(x)
+    network = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    (term,) = describe(wrap(network, [KernelSimilarity(layers=".*second.*")]), verbose=False).terms
+    assert term.reach == pytest.approx(count(network.get_layer("second")) / network.count_params())
+
+
 @pytest.mark.parametrize("wide", [True, False])
 def test_most_weights_in_layers_that_no_term_reads(wide, capsys):
     """A convolution is read; a recurrent layer, ten times as large or a tenth, is not."""

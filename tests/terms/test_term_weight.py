@@ -86,6 +86,15 @@ def test_a_loaded_weight_is_checked(weight):
 # Schedules.
 
 
+def test_weights_of_a_schedule_do_not_load_into_a_number(tmp_path):
+    path = tmp_path / "ramp.weights.h5"
+    keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(Ramp(10.0, steps=5))]).save_weights(path)
+    model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(3.0)])
+    with pytest.raises(ValueError, match=r"'kernel_similarity' follows a schedule, .* the number 3\.0"):
+        model.load_weights(path)
+    assert model.terms["kernel_similarity"].weight == 3.0
+
+
 def test_a_schedule_counts_steps_and_a_number_takes_over(tmp_path):
     x, y = small_data(16)
     model = wrapped(Ramp(6.0, steps=6))
