@@ -16,7 +16,7 @@ from keras import ops
 from keras_collab._checks import check_range, check_temperature
 from keras_collab._choice import check_not_wrapped
 from keras_collab._training_step import step_of, training_step
-from keras_collab._types import Structure, Tensor
+from keras_collab._types import Operation, Structure, Tensor
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
@@ -219,7 +219,7 @@ class RDrop(Baseline):
     concatenated with itself.
 
     Args:
-        network: network to train; it has one input and a Dropout layer, and ends in a Dense layer.
+        network: network to train; it has one input and dropout in a layer, and ends in a Dense layer.
         weight: float >= 0, of the divergence between the passes. Defaults to 0.3.
     """
 
@@ -228,10 +228,9 @@ class RDrop(Baseline):
         super().__init__(network, name)
 
     def build_training_graph(self):
-        kinds = [type(call.operation).__name__ for call in self.reader.graph.calls]
-        if "Dropout" not in " ".join(kinds):
+        if not any(_has_dropout(call.operation) for call in self.reader.graph.calls):
             raise ValueError(
-                f"Network '{self.network.name}' has no Dropout layer: both passes of R-Drop would be the same. "
+                f"Network '{self.network.name}' has no dropout: both passes of R-Drop would be the same. "
                 "Build it with one, for instance keras_collab.models.resnet8(dropout=0.3)."
             )
         inputs = self.reader.graph.inputs
@@ -290,7 +289,7 @@ class Exits(Baseline):
         super().__init__(network, name)
 
     def build_training_graph(self):
-        taps = self.reader.taps(self.layers_with_exit)
+        taps = self.reader.taps(self.layers_with_exit, at_least=2 if self.layers_with_exit == "auto" else 1)
         logits, hints = [_Logits(self.head)(self.head.features)], []
         for tap in taps[:-1] if self.layers_with_exit == "auto" else taps:
             x = tap.channels_last(tap.tensor)
@@ -324,3 +323,8 @@ class Exits(Baseline):
         for hint in logits[1 + exits :]:
             total = total + self.hint_weight * ops.sum(ops.square(hint), axis=-1)
         return total
+
+
+def _has_dropout(operation: Operation) -> bool:
+    """Whether a layer drops at random: a Dropout layer, or one with dropout of its own, such as attention and LSTM."""
+    return bool(getattr(operation, "rate", 0) or getattr(operation, "dropout", 0))

@@ -138,8 +138,11 @@ def test_sample_weights_and_regularizers_count():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"has no Dropout layer.*dropout=0.3"):
+    with pytest.raises(ValueError, match=r"has no dropout: .*dropout=0.3"):
         baselines.RDrop(small_network())
+    tokens = keras.Input((4, 6))
+    x = layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 3, dropout=0.1)(tokens, tokens))
+    baselines.RDrop(keras.Model(tokens, layers.Dense(3, activation="softmax")(x)))  # Attention has dropout of its own.
     with pytest.raises(ValueError, match=r"no name of a layer matches 'relu9'"):
         baselines.MultiHead(small_network(), ["relu9"])
     with pytest.raises(ValueError, match=r"already wrapped"):
@@ -153,6 +156,9 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"needs images.*layer 'flatten' with positions \(\)"):
         baselines.Exits(small_network(), ["flatten"], bottleneck=True)
     inputs = keras.Input((8, 8, 3))
+    stage = layers.Dense(8, activation="relu")(layers.Flatten()(inputs))
+    with pytest.raises(ValueError, match=r"2 layers are needed, .* has 1"):  # Without an exit it would train plainly.
+        baselines.Exits(keras.Model(inputs, layers.Dense(3, activation="softmax")(stage)))
     one = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(layers.Flatten()(inputs)))
     with pytest.raises(ValueError, match=r"one output a class"):
         baselines.Exits(one)

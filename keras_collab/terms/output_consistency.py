@@ -14,22 +14,16 @@ from keras_collab.terms.term import Term
 from keras_collab.terms.weights import Weight
 
 # With one of these the outputs are quantities, not logits.
-_REGRESSION_LOSSES = (
-    keras.losses.MeanSquaredError,
-    keras.losses.MeanAbsoluteError,
-    keras.losses.MeanAbsolutePercentageError,
-    keras.losses.MeanSquaredLogarithmicError,
-    keras.losses.Huber,
-    keras.losses.LogCosh,
-)
-_REGRESSION_FUNCTIONS = (
-    keras.losses.mean_squared_error,
-    keras.losses.mean_absolute_error,
-    keras.losses.mean_absolute_percentage_error,
-    keras.losses.mean_squared_logarithmic_error,
-    keras.losses.huber,
-    keras.losses.log_cosh,
-)
+_REGRESSION_LOSSES = {
+    keras.losses.MeanSquaredError: keras.losses.mean_squared_error,
+    keras.losses.MeanAbsoluteError: keras.losses.mean_absolute_error,
+    keras.losses.MeanAbsolutePercentageError: keras.losses.mean_absolute_percentage_error,
+    keras.losses.MeanSquaredLogarithmicError: keras.losses.mean_squared_logarithmic_error,
+    keras.losses.Huber: keras.losses.huber,
+    keras.losses.LogCosh: keras.losses.log_cosh,
+    keras.losses.Poisson: keras.losses.poisson,
+    keras.losses.CosineSimilarity: keras.losses.cosine_similarity,
+}
 
 
 def consistency_divergence(logits: Tensor, part_logits: Tensor, temperature: float) -> Tensor:
@@ -104,7 +98,7 @@ class OutputConsistency(Term):
 
     def check_loss(self, selection: Selection, loss: Any) -> None:
         head = selection.head
-        regression = isinstance(loss, _REGRESSION_LOSSES) or loss in _REGRESSION_FUNCTIONS
+        regression = isinstance(loss, tuple(_REGRESSION_LOSSES)) or loss in _REGRESSION_LOSSES.values()
         if head and regression and head.activation == "linear":
             warnings.warn(
                 f"'{self.name}' reads the outputs of '{head.path}' as logits of classes, but the loss is "

@@ -23,11 +23,12 @@ class ArrayLike(Protocol):
 
 
 def check_data(name: str, data: Any) -> None:
-    """Raises if data cannot be iterated more than once."""
-    if data is None or isinstance(data, Iterator | ArrayLike):
+    """Raises if `fit` cannot take data more than once."""
+    is_list_of_batches = isinstance(data, list) and len(data) > 0 and isinstance(data[0], tuple)
+    if data is None or is_list_of_batches or isinstance(data, Iterator | ArrayLike):
         raise ValueError(
-            f"`{name}` must be data that can be iterated more than once: (x, y), a dataset or loader, or a "
-            f"function that makes them. Received: {data!r}."
+            f"`{name}` must be data that `fit` takes, more than once: (x, y), a tf.data.Dataset, a "
+            f"keras.utils.PyDataset, a torch DataLoader, or a function that makes them. Received: {data!r}."
         )
 
 
@@ -96,6 +97,8 @@ def _array_batches(data: Sequence[Any], size: int | None) -> Iterator[tuple[Any,
 def _arrays(data: Sequence[Any]) -> tuple[Any, int]:
     """The data as NumPy arrays without what is None, and the number of samples, which is that of all arrays."""
     given = tuple(part for part in data if part is not None)
+    if any(part is None for part in data[: len(given)]):
+        raise ValueError("Data are (x, y) or (x, y, sample_weight). Received sample weights without labels.")
     arrays = tree.map_structure(_numpy, given)
     if any(array.ndim == 0 for array in tree.flatten(arrays)):
         raise ValueError("Data must be arrays. Received lists of numbers: make them arrays by numpy.asarray(...).")

@@ -289,6 +289,6 @@ def _risen(model: keras.Model) -> float:
     if isinstance(model, CollabModel):
         for term in model.terms.values():
             if isinstance(term.weight, Ramp) and term.weight.value > 0:
-                now = float(ops.convert_to_numpy(term.weight(model.optimizer.iterations)))
+                now = float(ops.convert_to_numpy(term.weight(model._counter.step)))
                 share = min(share, now / term.weight.value)
     return share

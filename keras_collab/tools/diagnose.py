@@ -18,6 +18,7 @@ from keras_collab.network.layers import Kernel
 from keras_collab.network.names import Layers
 from keras_collab.network.select import NetworkReader, Tap
 from keras_collab.terms.output_consistency import consistency_divergence
+from keras_collab.terms.relations import pool
 from keras_collab.tools._batches import check_batches, first_batches
 from keras_collab.tools.diagnosis import Channels, Diagnosis, Filters, Parts
 
@@ -73,6 +74,8 @@ def diagnose(
     tensors, maps, halves = [], [], []
     for tap in reader.taps(layers, at_least=0):
         tensors.append(tap.tensor)
+        if tap.mask is not None:
+            tensors.append(tap.mask)
         maps.append(_Maps(tap))
     for head in reader.heads:
         tensors.append(head.features)
@@ -83,7 +86,7 @@ def diagnose(
         samples += len(tree.flatten(x)[0])
         values = iter(tapped.predict_on_batch(x)["taps"])
         for moments in maps:
-            moments.add(next(values))
+            moments.add(next(values), None if moments.tap.mask is None else next(values))
         for half in halves:
             half.add(next(values), y)
     if samples < 4:
@@ -102,7 +105,7 @@ def diagnose(
 
 
 class _Maps:
-    """Accumulates, for one tap, moments over all positions and the average of each sample."""
+    """Accumulates, for one tap, moments over all valid positions and the average of each sample."""
 
     def __init__(self, tap: Tap):
         self.tap = tap
@@ -112,13 +115,14 @@ class _Maps:
         self.sums: Array = np.zeros(())
         self.products: Array = np.zeros(())
 
-    def add(self, values: Tensor) -> None:
+    def add(self, values: Tensor, mask: Tensor) -> None:
         values = _float32(self.tap.channels_last(values))
-        positions = tuple(range(1, values.ndim - 1))
         flat = values.reshape(-1, values.shape[-1])
+        if mask is not None:
+            flat = values[ops.convert_to_numpy(mask)]
         if not self.pooled:
             self.shift = flat.mean(axis=0)
-        self.pooled.append(values.mean(axis=positions))
+        self.pooled.append(_float32(pool(values, mask)))
         flat = flat - self.shift
         self.positions += len(flat)
         self.sums = self.sums + flat.sum(axis=0, dtype="float64")

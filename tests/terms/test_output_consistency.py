@@ -37,7 +37,8 @@ def compile_on(network, term, loss):
 
 
 @pytest.mark.parametrize(
-    ("outputs", "loss"), [(1, "mse"), (4, "mse"), (4, keras.losses.Huber()), (1, [keras.losses.MeanAbsoluteError()])]
+    ("outputs", "loss"),
+    [(1, "mse"), (4, "mse"), (4, keras.losses.Huber()), (1, [keras.losses.MeanAbsoluteError()]), (4, "poisson")],
 )
 def test_a_regression_loss_under_output_consistency_warns(outputs, loss):
     with pytest.warns(UserWarning, match=r"'output_consistency' reads the outputs of 'size' as logits.*regression"):

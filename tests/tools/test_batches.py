@@ -1,6 +1,7 @@
 """Arrays in batches: the same order at each measurement, another at each epoch of a comparison."""
 
 import numpy as np
+import pytest
 
 from keras_collab import balance
 from keras_collab.tools._batches import Shuffled, first_batches
@@ -39,3 +40,8 @@ def test_an_epoch_is_shuffled_anew():
         epochs.append(np.concatenate([x for x, _ in batches]).tolist())
     assert sorted(epochs[0]) == sorted(epochs[1]) == X.tolist()
     assert epochs[0] != epochs[1]
+
+
+def test_sample_weights_without_labels_are_refused():
+    with pytest.raises(ValueError, match="Received sample weights without labels"):
+        list(first_batches(balance, (X, None, Y), count=1, size=8))

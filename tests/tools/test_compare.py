@@ -240,7 +240,8 @@ def test_a_first_metric_of_several_values_is_named(monkeypatch):
         ({"arms": ["plain", "wraped"]}, ValueError, "no arm 'wraped'. Available: plain, wrapped, output_consistency"),
         ({"arms": {"plain": 3}}, TypeError, "Arm 'plain' must be None .*Received: 3"),
         ({"validation": None}, ValueError, "`validation` must be data.*Received: None"),
-        ({"train": iter([])}, ValueError, "`train` must be data that can be iterated more than once"),
+        ({"train": iter([])}, ValueError, "`train` must be data that `fit` takes, more than once"),
+        ({"train": [small_data(8), small_data(8)]}, ValueError, "`train` must be data that `fit` takes"),
         ({"epochs": 0}, ValueError, "`epochs` must be an integer >= 1"),
         ({"seeds": 1.5}, ValueError, "`seeds` must be an integer >= 1"),
         ({"compile": lambda model: None}, ValueError, "`compile` must call model.compile"),
@@ -313,7 +314,11 @@ def test_stops_early_where_all_is_clear(monkeypatch):
 
 
 def test_weights_that_have_not_risen_are_told_of_and_the_direction_can_be_given():
-    comparison = run(arms=["plain", "wrapped"], epochs=1, larger_is_better=False)
+    def accumulate(model):
+        optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
+
+    comparison = run(compile=accumulate, arms=["plain", "wrapped"], epochs=1, larger_is_better=False)
     assert [run.risen for run in comparison.runs] == [1.0, pytest.approx(5 / 500)]
     assert "wrapped: its weights rose to 1% only" in str(comparison)
     assert comparison.metric == "val_accuracy"
@@ -371,7 +376,7 @@ def test_data_without_batches_are_named():
         run(train=lambda: nothing)
     with pytest.raises(ValueError, match="`validation` must be data"):
         run(validation=lambda: None)
-    with pytest.raises(ValueError, match="`train` must be data that can be iterated more than once"):
+    with pytest.raises(ValueError, match="`train` must be data that `fit` takes, more than once"):
         run(train=lambda: iter([small_data(40)]))
 
 

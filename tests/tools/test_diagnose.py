@@ -183,3 +183,15 @@ def test_labels_that_are_no_classes(labels):
     x, _ = small_data(16)
     with pytest.raises(ValueError, match=r"must be class indices from 0 to 2\. Received: numbers from"):
         keras_collab.diagnose(small_network(), (x, labels), verbose=False)
+
+
+def test_padding_does_not_count():
+    """Padded tokens change no number: 3 valid ones in 8 are as 3 in 5."""
+    inputs = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(9, 4, mask_zero=True)(inputs)
+    x = layers.Dense(6, activation="relu", name="hidden")(x)
+    network = keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling1D()(x)))
+    tokens = np.random.default_rng(0).integers(1, 9, (12, 3))
+    five, eight = (np.pad(tokens, ((0, 0), (0, more))) for more in (2, 5))
+    one, other = (diagnose(network, x, layers=["hidden"], verbose=False) for x in (five, eight))
+    assert one.channels[0].similarity == pytest.approx(other.channels[0].similarity, rel=1e-5)
