@@ -62,7 +62,7 @@ except ValueError as error:
 else:
     raise AssertionError("no error")
 """,
-        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+        XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4",
     )
 
 
@@ -72,7 +72,7 @@ def test_no_tracer_leaks_and_several_outputs_of_a_jitted_step():
         """
 import jax
 with jax.checking_leaks():
-    train(build())
+    build().train_on_batch(x[:8], y[:8])
 """
     )
 

@@ -71,7 +71,7 @@ SEARCHES = {
 }
 
 
-ONE_BACKEND = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="its rounds are those of any backend")
+ONE_BACKEND = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same on any backend")
 
 
 @pytest.mark.parametrize("search", ["random", pytest.param("hyperband", marks=ONE_BACKEND), "bayesian"])
@@ -200,6 +200,7 @@ def test_trials_of_other_weights_do_not_compile_again(tmp_path):
     assert len(list(tmp_path.glob("jit_train_step-*-cache"))) == 1
 
 
+@ONE_BACKEND
 def test_a_network_that_cannot_be_wrapped_fails_its_trial_aloud(data, tmp_path):
     def build_network(hp):
         if hp.Boolean("flat"):
@@ -226,6 +227,7 @@ def test_a_network_that_cannot_be_wrapped_fails_its_trial_aloud(data, tmp_path):
     assert "cannot be wrapped" in failed.message
 
 
+@ONE_BACKEND
 def test_a_trial_without_a_number_fails_and_the_search_goes_on(data, tmp_path):
     def compile_model(hp, model):
         model.compile(
@@ -259,6 +261,7 @@ def test_bad_input():
         hypermodel(settings={"output_consistency.temperature": (4, 1)})
 
 
+@ONE_BACKEND
 def test_without_keras_tuner_the_error_names_the_extra(tmp_path):
     code = "import sys; sys.modules['keras_tuner'] = None; import keras_collab.tuner"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
