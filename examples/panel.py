@@ -198,8 +198,10 @@ def draw(lines, path):
     axes.axvline(0, color="#6b7785", linewidth=1)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(-10, 10)
-    axes.set_xlabel("test accuracy less that of plain training, points (95% interval)", fontsize=8)
+    axes.set_xscale("symlog", linthresh=5)
+    ticks = (-30, -10, -5, -2, 0, 2, 5, 10)
+    axes.set_xticks(ticks, map(str, ticks), fontsize=8)
+    axes.set_xlabel("points more than plain training (95% interval; logarithmic beyond 5)", fontsize=8)
     for name, color in (("wrap(network)", "#d1495b"), ("recipes.strong()", "#30638e")):
         axes.plot([], [], "o-", color=color, label=name)
     axes.legend(fontsize=8, loc="lower left")
@@ -226,6 +228,8 @@ def main():
     parser.add_argument("--table", action="store_true", help="only write the table and the picture")
     options = parser.parse_args()
     if not options.table:
+        if options.data is None:
+            parser.error("--data is needed for training: the folder of the zips. --table needs none.")
         run_all(options)
     if options.validation:
         return

@@ -49,7 +49,7 @@ def compile(model):
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
-def main(epochs=EPOCHS):
+def main(epochs=EPOCHS, seeds=3):
     train, validation, test = digits()
     comparison = keras_collab.compare(
         build_network,
@@ -57,6 +57,7 @@ def main(epochs=EPOCHS):
         validation,
         compile=compile,
         epochs=epochs,
+        seeds=seeds,
         batch_size=BATCH_SIZE,
         directory=OUTPUT / "runs",
     )
