@@ -53,6 +53,24 @@ def difference(own, other):
     return Difference(len(pairs), pairs.mean(), float(low), float(high))
 
 
+def mean_of(differences):
+    """The mean of independent differences, with its 95% interval (Welch & Satterthwaite, 1946).
+
+    Args:
+        differences: list of `Difference`, each of two pairs or more.
+    """
+    count, variances, freedoms = len(differences), [], []
+    for one in differences:
+        freedom = one.pairs - 1
+        error = (one.high - one.low) / 2 / stats.t.ppf(0.975, freedom) / count
+        variances.append(error**2)
+        freedoms.append(freedom)
+    mean, total = sum(one.mean for one in differences) / count, sum(variances)
+    freedom = total**2 / sum(variance**2 / own for variance, own in zip(variances, freedoms, strict=True))
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(total)
+    return Difference(sum(one.pairs for one in differences), mean, float(mean - half), float(mean + half))
+
+
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """A method against a control in one group of runs."""

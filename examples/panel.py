@@ -17,10 +17,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
 
 import matplotlib
-import numpy as np
 import pandas as pd
 import records
-from comparisons import difference, markdown
+from comparisons import difference, markdown, mean_of
 from matplotlib.figure import Figure
 from methods import ARMS
 from panel_training import train
@@ -158,7 +157,7 @@ def write_table(lines, path):
     runs = pd.DataFrame(lines)
     arms = [arm for arm in ARMS[1:] if (runs.arm == arm).any()]
     head = ["job", "network, optimizer, augmentation", "steps", "plain, on its training images", *arms]
-    rows, means = [], []
+    rows, gains = [], []
     for cell in CELLS:
         plain = runs_of(runs, cell, "plain")
         if plain.empty:
@@ -170,10 +169,10 @@ def write_table(lines, path):
             gain = to_plain(runs, cell, arm)
             row.append(in_words(gain))
             if arm == "default" and gain.pairs > 2:
-                means.append(gain.mean)
+                gains.append(gain)
         rows.append(row)
     table = "\n".join(markdown(head, rows))
-    mean = f"The mean of the default over {len(means)} jobs with three seeds or more is {np.mean(means):+.2f} points."
+    mean = f"The mean of the default over {len(gains)} jobs with three seeds or more: {mean_of(gains).text()} points."
     path.write_text(f"{HEADING}\n{table}\n\n{mean}\n")
 
 

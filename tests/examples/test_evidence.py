@@ -124,3 +124,11 @@ def test_the_best_of_a_column_is_bold():
     assert list(evidence_tables.with_bold(texts, "all_four")) == ["38.9", "10.2 (1 seed)", "**45.3**"]
     texts = pd.Series({"plain": "1.12", "gce": "1.47", "all_four": "1.12"})
     assert list(evidence_tables.with_bold(texts, "all_four")) == ["**1.12**", "1.47", "**1.12**"]
+
+
+def test_the_mean_of_two_differences_is_that_of_welch():
+    one, other = pd.Series([1.0, 2.5, 0.5, 1.5]), pd.Series([-0.2, 0.1, 0.4])
+    mean = comparisons.mean_of([comparisons.difference(values, 0 * values) for values in (one, other)])
+    expected = stats.ttest_ind(one, -other, equal_var=False).confidence_interval()  # Of their sum.
+    assert (2 * mean.low, 2 * mean.high) == pytest.approx(tuple(expected))
+    assert mean.mean == pytest.approx((one.mean() + other.mean()) / 2)
