@@ -109,6 +109,12 @@ def _checked_selection(selection: Any) -> Selection:
             "select() must return a keras_collab.Selection, with a tuple of taps: "
             f"Selection(taps=network.taps('auto')). Received: {selection!r}."
         )
+    sources = selection.sources
+    if not isinstance(selection.targets, tuple | list) or any(target not in sources for target in selection.targets):
+        raise TypeError(
+            "The targets of a selection must be a tuple of some of its taps or its head: taps = network.taps('auto'), "
+            f"then Selection(taps=taps, targets=taps[-1:]). Received: targets={selection.targets!r}."
+        )
     return selection
 
 

@@ -16,7 +16,7 @@ from keras import ops
 from keras_collab._checks import check_range, check_temperature
 from keras_collab._choice import check_not_wrapped
 from keras_collab._training_step import step_of, training_step
-from keras_collab._types import Operation, Structure, Tensor
+from keras_collab._types import Structure, Tensor
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
@@ -228,7 +228,7 @@ class RDrop(Baseline):
         super().__init__(network, name)
 
     def build_training_graph(self):
-        if not any(_has_dropout(call.operation) for call in self.reader.graph.calls):
+        if not any(map(_drops, self.network._flatten_layers())):
             raise ValueError(
                 f"Network '{self.network.name}' has no dropout: both passes of R-Drop would be the same. "
                 "Build it with one, for instance keras_collab.models.resnet8(dropout=0.3)."
@@ -325,6 +325,10 @@ class Exits(Baseline):
         return total
 
 
-def _has_dropout(operation: Operation) -> bool:
-    """Whether a layer drops at random: a Dropout layer, or one with dropout of its own, such as attention and LSTM."""
-    return bool(getattr(operation, "rate", 0) or getattr(operation, "dropout", 0))
+def _drops(layer: keras.Layer) -> bool:
+    """Whether a layer drops at random: a Dropout layer, or one with a rate of its own, such as attention and LSTM."""
+    for name in ("rate", "dropout", "recurrent_dropout"):
+        rate = getattr(layer, name, 0)
+        if isinstance(rate, float) and rate > 0:
+            return True
+    return "Dropout" in type(layer).__name__ and not isinstance(getattr(layer, "rate", None), float)

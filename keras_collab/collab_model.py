@@ -250,8 +250,8 @@ class CollabModel(keras.Model):
         for term in self._terms:
             if term.is_frozen:
                 warnings.warn(
-                    f"'{term.name}' reads only what is frozen, so it adds nothing to the loss. Unfreeze a layer and "
-                    "compile again, or leave the term out.",
+                    f"'{term.name}' trains nothing, since what it reads is frozen or only a target. Unfreeze a layer "
+                    "and compile again, or leave the term out.",
                     stacklevel=3,
                 )
 
@@ -320,17 +320,18 @@ class CollabModel(keras.Model):
     # Saving.
 
     def load_weights(self, filepath, *args, **kwargs):
-        before = [weight.copy() for weight in self.get_weights()]
+        variables = [*self.variables, *(self.optimizer.variables if self.compiled and self.optimizer else [])]
+        before = [variable.numpy().copy() for variable in variables]
         try:
             super().load_weights(filepath, *args, **kwargs)
             for term in self._terms:
                 term._check_schedule()
         except ValueError as error:
-            self.set_weights(before)  # Keras 3.15 stops in the middle.
+            for variable, value in zip(variables, before, strict=True):  # Keras 3.15 stops in the middle.
+                variable.assign(value)
             raise ValueError(
-                f"The weights of this model and its terms cannot be loaded from {filepath}; they are as before. If the "
-                "file is that of the plain network, load it there: "
-                f"model.unwrap().load_weights({str(filepath)!r}).\n{error}"
+                f"{error}\nNothing was loaded from {filepath}. If it is the file of the plain network, load it there: "
+                f"model.unwrap().load_weights({str(filepath)!r})."
             ) from error
 
     def save(self, filepath, *args, **kwargs):
@@ -379,9 +380,10 @@ def _loss_of(loss: Any, head: Head) -> Any:
 
 def _read(selection: Selection, taps: dict[int, Tensor], outputs: Tensor, y: Tensor, weights: Tensor) -> StepTensors:
     """What a term reads of the tapped tensors of a step, by id."""
+    values = tuple(tap.channels_last(taps[id(tap.tensor)]) for tap in selection.taps)
     return StepTensors(
-        taps=tuple(tap.channels_last(taps[id(tap.tensor)]) for tap in selection.taps),
-        masks=tuple(taps.get(id(tap.mask)) for tap in selection.taps),
+        taps=values,
+        masks=tuple(tap.valid(x, taps.get(id(tap.mask))) for tap, x in zip(selection.taps, values, strict=True)),
         kernels=selection.kernels,
         outputs=outputs,
         y=y,

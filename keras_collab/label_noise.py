@@ -126,7 +126,6 @@ def pair_flip(
 
     The last class becomes class 0. Arguments, result and errors are those of `asymmetric`.
     """
-    check_range(pair_flip, rate=rate, least=0, most=1)
     classes = check_range(pair_flip, classes=classes, least=2, whole=True)
     pairs = {label: label + 1 for label in range(classes - 1)}
     pairs[classes - 1] = 0

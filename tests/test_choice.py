@@ -51,6 +51,20 @@ def test_a_wrong_name_of_a_term_has_close_matches():
         model.terms["outputconsistency"]
 
 
+@pytest.mark.parametrize("targets", [lambda taps: taps[-1], lambda taps: (3,), lambda taps: ("relu1",)])
+def test_targets_are_some_of_the_taps_or_the_head(targets):
+    class Students(keras_collab.Term):
+        def select(self, network):
+            taps = network.taps(["relu0", "relu1"])
+            return keras_collab.Selection(taps=taps, targets=targets(taps))
+
+        def call(self, tensors):
+            return 0.0
+
+    with pytest.raises(TypeError, match=r"^Term 'students': The targets of a selection must be a tuple"):
+        keras_collab.wrap(small_network(), [Students()])
+
+
 def test_error_names_the_term():
     with pytest.raises(ValueError, match=r"^Term 'repeats': no name of a layer matches 'nowhere'"):
         keras_collab.wrap(small_network(), [keras_collab.RepresentationSimilarity(layers="nowhere", name="repeats")])

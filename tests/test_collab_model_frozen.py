@@ -7,6 +7,7 @@ from helpers import FEW_STEPS, LABELS, normal, small_data, small_network, zero_w
 from keras import layers, ops
 
 import keras_collab
+from keras_collab.network.reach import trained_selection
 
 
 def compiled(network, terms):
@@ -26,7 +27,7 @@ def test_what_is_frozen_adds_nothing():
     last = compiled(network, [keras_collab.RepresentationSimilarity(layers=["relu2"], max_positions=64)])
     assert [tap.path for tap in last.terms["representation_similarity"].selection.taps] == ["relu2"]
     assert 0 < logs["representation_similarity"] < 1
-    with pytest.warns(UserWarning, match=r"'kernel_similarity' reads only what is frozen.*Unfreeze"):
+    with pytest.warns(UserWarning, match=r"'kernel_similarity' trains nothing.*Unfreeze"):
         frozen = compiled(network, [keras_collab.KernelSimilarity(100.0, layers=["conv0", "conv1"])])
     history = frozen.fit(x, y, verbose=0).history
     assert history["kernel_similarity"] == [0.0]
@@ -41,7 +42,7 @@ def test_a_frozen_backbone_with_a_new_head_trains():
     network = small_network()
     for layer in network.layers[:-1]:
         layer.trainable = False
-    with pytest.warns(UserWarning, match="reads only what is frozen") as caught:
+    with pytest.warns(UserWarning, match="trains nothing") as caught:
         model = compiled(network, keras_collab.recipes.strong())
     assert sorted(str(warning.message).split("'")[1] for warning in caught) == [
         "intermediate_consistency",
@@ -71,12 +72,48 @@ def test_a_term_is_handed_frozen_taps_while_its_head_trains():
     assert model.fit(*small_data(), verbose=0).history["features_like_outputs"][0] > 0
 
 
+class OutputsLikeHead(keras_collab.Term):
+    """A term that reads a head as a target only: the other output learns from it."""
+
+    def select(self, network):
+        head = network.head("one")
+        return keras_collab.Selection(head=head, targets=(head,))
+
+    def call(self, tensors):
+        target = ops.stop_gradient(ops.softmax(tensors.head.logits))
+        return tensors.mean_over_samples(ops.mean((tensors.outputs["two"] - target) ** 2, axis=-1))
+
+
+def test_a_term_that_teaches_an_output_is_not_frozen():
+    inputs = keras.Input((5,))
+    x = layers.Dense(4, activation="relu")(inputs)
+    outputs = {name: layers.Dense(3, activation="softmax", name=name)(x) for name in ("one", "two")}
+    model = keras_collab.wrap(keras.Model(inputs, outputs), [OutputsLikeHead()])
+    model.compile("sgd", {"one": "sparse_categorical_crossentropy", "two": "sparse_categorical_crossentropy"})
+    history = model.fit(normal(5), {"one": LABELS, "two": LABELS}, verbose=0).history
+    assert history["outputs_like_head"][0] > 0
+
+
+def test_a_frozen_tap_stays_beside_its_target_while_the_head_trains():
+    network = small_network()
+    for layer in network.layers[:-1]:
+        layer.trainable = False
+    reader = keras_collab.NetworkReader(network)
+    taps = reader.taps(["relu1", "relu2"])
+    selection = keras_collab.Selection(taps=taps, head=reader.head(), targets=taps[-1:])
+    assert trained_selection(selection, reader.graph).taps == taps
+    network.get_layer("conv1").trainable = True
+    assert trained_selection(selection, reader.graph).taps == taps
+    some = keras_collab.Selection(taps=reader.taps(["relu0", "relu1"]))
+    assert [tap.path for tap in trained_selection(some, reader.graph).taps] == ["relu1"]
+
+
 def test_a_term_whose_target_alone_trains_says_so():
     network = small_network()
     for layer in network.layers[:-3]:
         layer.trainable = False
     taps = ["relu0", "relu1", "head"]
-    with pytest.warns(UserWarning, match="'intermediate_consistency' reads only what is frozen"):
+    with pytest.warns(UserWarning, match="'intermediate_consistency' trains nothing"):
         compiled(network, [keras_collab.IntermediateConsistency(target="deepest", layers=taps)])
     (term,) = keras_collab.describe(
         keras_collab.wrap(network, [keras_collab.IntermediateConsistency()]), verbose=False
@@ -97,7 +134,7 @@ def on_backbone(trainable, **call):
     return keras.Model(inputs, layers.Dense(3, activation="softmax", name="head")(body(inputs, **call)))
 
 
-@pytest.mark.filterwarnings("ignore:.*reads only what is frozen:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*trains nothing:UserWarning")
 def test_frozen_backbone_does_not_change():
     network = on_backbone(trainable=False, training=False)
     body = network.get_layer("backbone")
@@ -111,7 +148,7 @@ def test_frozen_backbone_does_not_change():
     assert not np.array_equal(arrays([network.get_layer("head").kernel]), head)
 
 
-@pytest.mark.filterwarnings("ignore:.*reads only what is frozen:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*trains nothing:UserWarning")
 @pytest.mark.parametrize("trainable", [True, False])
 @pytest.mark.parametrize("training", [None, False])
 def test_batch_normalization_in_a_backbone_moves_as_in_plain_keras(trainable, training):

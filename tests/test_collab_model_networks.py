@@ -92,7 +92,7 @@ def test_trains(make, monkeypatch):
     assert model.unwrap() is network
 
 
-@pytest.mark.filterwarnings("ignore:.*reads only what is frozen:UserWarning")  # As some of these networks are.
+@pytest.mark.filterwarnings("ignore:.*trains nothing:UserWarning")  # As some of these networks are.
 @pytest.mark.parametrize("make", [transfer_learning, open_size, text_convolutions])
 def test_trains_with_all_terms_compiled(make):
     case = make()

@@ -81,7 +81,6 @@ def test_memorization():
         (lambda: asymmetric(LABELS, 0.4, 10, pairs={1: 2.7}), r"into other ones. Received: \{1: 2.7\}"),
         (lambda: asymmetric(LABELS, 0.4, 10, pairs=None), r"into other ones. Received: None"),
         (lambda: symmetric(LABELS, 0.4, 10, seed=-1), r"symmetric: `seed` must be an integer >= 0. Received: seed=-1"),
-        (lambda: pair_flip(LABELS, 2.0, 10), r"pair_flip: `rate` must be"),
         (lambda: pair_flip(LABELS, 0.4, 10, seed=None), r"`seed` must be an integer >= 0. Received: seed=None"),
         (lambda: memorization([[0.9], [0.1]], [1, 0], [1, 0]), r"must have a column for each class"),
         (lambda: memorization([0.9, 0.1], [1, 0], [1, 0]), r"scores of shape \(samples, classes\).*\(2,\)"),

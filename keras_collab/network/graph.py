@@ -71,7 +71,7 @@ class Graph:
         return self._sizes.shapes[id(tensor)][:1] == (self._sizes.batch,)
 
     def mask(self, tensor: keras.KerasTensor) -> keras.KerasTensor | None:
-        """The Keras mask of a tensor, boolean `(batch, positions...)`; None if it has none."""
+        """The Keras mask of a tensor, over the batch and one or more axes after it; None if it has none."""
         mask = self._masks.get(id(tensor))
         if mask is None:
             return None

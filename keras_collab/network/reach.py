@@ -42,20 +42,26 @@ def changed_weights(selection: Selection, graph: Graph) -> dict[int, int]:
     """
     sizes: dict[int, int] = {}
     for source in _learning(selection):
-        sizes.update(_weights_behind(source, graph))
+        if is_trained(source, graph):
+            sizes.update(_weights_behind(source, graph))
     return sizes
 
 
 def trained_selection(selection: Selection, graph: Graph) -> Selection:
-    """What a term is handed in training: without frozen kernels and taps, unless all of them are frozen.
+    """What a term is handed in training: without frozen taps, unless all are frozen, and likewise for kernels.
 
-    It is empty if the term can change nothing of what it reads.
+    Targets stay. It is empty if the term can change nothing of what it reads.
     """
-    if not any(is_trained(source, graph) for source in _learning(selection)):
+    learning = _learning(selection)
+    trained = [source for source in learning if is_trained(source, graph)]
+    if learning and not trained:
         return Selection()
-    taps = tuple(tap for tap in selection.taps if tap in selection.targets or is_trained(tap, graph))
-    kernels = tuple(kernel for kernel in selection.kernels if kernel.trainable)
-    return dataclasses.replace(selection, taps=taps or selection.taps, kernels=kernels or selection.kernels)
+    taps, kernels = selection.taps, selection.kernels
+    if any(tap in trained for tap in taps):
+        taps = tuple(tap for tap in taps if tap in trained or tap in selection.targets)
+    if any(kernel in trained for kernel in kernels):
+        kernels = tuple(kernel for kernel in kernels if kernel in trained)
+    return dataclasses.replace(selection, taps=taps, kernels=kernels)
 
 
 def unread(graph: Graph, selections: Sequence[Selection]) -> dict[str, int]:
@@ -63,8 +69,9 @@ def unread(graph: Graph, selections: Sequence[Selection]) -> dict[str, int]:
     counted: set[int] = set()
     for selection in selections:
         counted.update(changed_weights(selection, graph))
-        if selection.head:
-            counted.update(trainable_weights([selection.head.layer]))
+        for target in selection.targets:
+            layer = target.layer if isinstance(target, Head) else graph.producer[id(target.tensor)].operation
+            counted.update(trainable_weights([layer]))
     sizes: dict[str, int] = {}
     for call in graph.calls:
         for weight, size in trainable_weights([call.operation]).items():

@@ -25,7 +25,8 @@ class Tap:
         tensor: the symbolic output.
         shape: its shape; None for the batch and for sizes that the network leaves open.
         channels_first: whether channels are on axis 1, otherwise on the last.
-        mask: symbolic boolean mask, `(batch, positions...)`, true for valid positions; None if all are valid.
+        mask: symbolic Keras mask, true for valid positions, of the batch and one or more of the axes after it; None if
+            all are valid. `valid` gives its values for all positions.
     """
 
     path: str
@@ -37,6 +38,20 @@ class Tap:
     def channels_last(self, values: Tensor) -> Tensor:
         """The tap's values, or its symbolic tensor, with the channels on the last axis."""
         return ops.moveaxis(values, 1, -1) if self.channels_first else values
+
+    def valid(self, values: Tensor, mask: Tensor) -> Tensor:
+        """The mask's values over all positions, boolean `(batch, positions...)`; None if all are valid.
+
+        Args:
+            values: the tap's values with the channels on the last axis.
+            mask: the mask's values, or None.
+        """
+        if mask is None:
+            return None
+        mask = ops.cast(mask, "bool")
+        while len(mask.shape) < len(values.shape) - 1:
+            mask = ops.expand_dims(mask, -1)  # A mask of frames holds for all positions of a frame.
+        return mask & ops.ones_like(values[..., 0], dtype="bool")
 
     @property
     def channels(self) -> int:
@@ -249,4 +264,5 @@ class NetworkReader:
 def _tap(graph: Graph, call: Call, channels_first: bool) -> Tap:
     tensor = call.output
     shape = (None, *tensor.shape[1:])
-    return Tap(call.path, tensor, shape, channels_first, graph.mask(tensor))
+    mask = None if channels_first else graph.mask(tensor)  # Keras masks the axes after the batch: there the channels.
+    return Tap(call.path, tensor, shape, channels_first, mask)

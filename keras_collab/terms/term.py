@@ -38,8 +38,8 @@ class Term(keras.layers.Layer):
 
     Attributes:
         selection: what the term reads; empty until a network is wrapped.
-        trained_selection: the part of it that training can change, without frozen kernels and taps behind frozen
-            layers; set by `compile`.
+        trained_selection: what the term is handed in training: the selection without frozen taps and kernels, unless
+            all are frozen; empty if the term can change nothing. Set by `compile`.
 
     Raises:
         ValueError: if the weight or the seed is out of range.
@@ -101,7 +101,7 @@ class Term(keras.layers.Layer):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the term reads layers, and training can change none of them: then its value is 0."""
+        """Whether the term reads layers and can change none of them: then its value is 0."""
         return self.trained_selection.is_empty and not self.selection.is_empty
 
     @property

@@ -24,11 +24,11 @@ class ArrayLike(Protocol):
 
 def check_data(name: str, data: Any) -> None:
     """Raises if `fit` cannot take data more than once."""
-    is_list_of_batches = isinstance(data, list) and len(data) > 0 and isinstance(data[0], tuple)
-    if data is None or is_list_of_batches or isinstance(data, Iterator | ArrayLike):
+    if data is None or _is_list_of_batches(data) or isinstance(data, Iterator | ArrayLike):
         raise ValueError(
             f"`{name}` must be data that `fit` takes, more than once: (x, y), a tf.data.Dataset, a "
-            f"keras.utils.PyDataset, a torch DataLoader, or a function that makes them. Received: {data!r}."
+            "keras.utils.PyDataset, a torch DataLoader, or a function that makes them. Received an object of type "
+            f"{type(data).__name__}."
         )
 
 
@@ -76,11 +76,14 @@ def first_batches(
     if isinstance(data, ArrayLike | dict):
         data = (data,)
     batches = data
-    is_list_of_batches = isinstance(data, list) and len(data) > 0 and isinstance(data[0], tuple)
-    if isinstance(data, tuple | list) and not is_list_of_batches:
+    if isinstance(data, tuple | list) and not _is_list_of_batches(data):
         batches = _array_batches(data, size)
     for _, batch in zip(range(count), batches, strict=False):
         yield keras.utils.unpack_x_y_sample_weight(tree.map_structure(_numpy, batch))
+
+
+def _is_list_of_batches(data: Any) -> bool:
+    return isinstance(data, list) and len(data) > 0 and isinstance(data[0], tuple)
 
 
 def _array_batches(data: Sequence[Any], size: int | None) -> Iterator[tuple[Any, ...]]:
@@ -98,7 +101,10 @@ def _arrays(data: Sequence[Any]) -> tuple[Any, int]:
     """The data as NumPy arrays without what is None, and the number of samples, which is that of all arrays."""
     given = tuple(part for part in data if part is not None)
     if any(part is None for part in data[: len(given)]):
-        raise ValueError("Data are (x, y) or (x, y, sample_weight). Received sample weights without labels.")
+        raise ValueError(
+            "Data are x, (x, y) or (x, y, sample_weight). Received None before an array: give labels too, or leave the "
+            "sample weights out."
+        )
     arrays = tree.map_structure(_numpy, given)
     if any(array.ndim == 0 for array in tree.flatten(arrays)):
         raise ValueError("Data must be arrays. Received lists of numbers: make them arrays by numpy.asarray(...).")

@@ -117,10 +117,9 @@ class _Maps:
 
     def add(self, values: Tensor, mask: Tensor) -> None:
         values = _float32(self.tap.channels_last(values))
-        flat = values.reshape(-1, values.shape[-1])
-        if mask is not None:
-            flat = values[ops.convert_to_numpy(mask)]
-        if not self.pooled:
+        mask = self.tap.valid(values, mask)
+        flat = values.reshape(-1, values.shape[-1]) if mask is None else values[ops.convert_to_numpy(mask)]
+        if not self.positions and len(flat):
             self.shift = flat.mean(axis=0)
         self.pooled.append(_float32(pool(values, mask)))
         flat = flat - self.shift
@@ -129,8 +128,9 @@ class _Maps:
         self.products = self.products + (flat.T @ flat).astype("float64")
 
     def channels(self) -> Channels:
-        means = self.sums / self.positions
-        covariance = self.products / self.positions - np.outer(means, means)
+        positions = max(1, self.positions)  # All may be masked.
+        means = self.sums / positions
+        covariance = self.products / positions - np.outer(means, means)
         variances = np.diag(covariance)
         size = np.mean((means + self.shift) ** 2)
         alive = variances > 1e-6 * variances.mean() + 1e-12 * size

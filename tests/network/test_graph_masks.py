@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_trains_as_plain, normal, padded_tokens, small_network, softmax_head, train
+from helpers import JIT, assert_trains_as_plain, normal, padded_tokens, small_network, softmax_head, train
 from keras import layers, ops
 
-from keras_collab import IntermediateConsistency, NetworkReader, RepresentationSimilarity, wrap
+from keras_collab import IntermediateConsistency, NetworkReader, RepresentationSimilarity, diagnose, wrap
 
 # Keras 3.15 warns of layers that a mask enters and does not leave.
-pytestmark = pytest.mark.filterwarnings("ignore:Layer 'pairs' .* was passed an input with a mask")
+pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
 
 
 def masked():
@@ -81,3 +81,47 @@ def test_mask_of_another_length_is_left_out():
     relu, pairs = reader.taps(["relu", "pairs"])
     assert relu.mask is not None
     assert pairs.mask is None
+
+
+class Frames(layers.Layer):
+    """Masks frames whose first channel is 0, as integers, which a user's layer may do."""
+
+    def compute_mask(self, inputs, mask=None):
+        return ops.cast(ops.any(inputs[..., 0] > 0, axis=(2, 3)), "int32")
+
+    def call(self, inputs):
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def test_a_mask_of_frames_holds_for_all_their_positions():
+    """What masked frames hold changes no term and no number of `diagnose`."""
+    inputs = keras.Input((4, 6, 6, 2))
+    x = layers.TimeDistributed(layers.Conv2D(4, 1), name="first")(Frames()(inputs))
+    x = layers.TimeDistributed(layers.Conv2D(4, 1), name="second")(x)
+    network = keras.Model(inputs, softmax_head(layers.GlobalAveragePooling3D()(x)))
+    taps = ["first", "second"]
+    terms = [IntermediateConsistency(target="deepest", layers=taps), RepresentationSimilarity(layers=taps)]
+    model = wrap(network, terms)
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", jit_compile=JIT)
+    frames = np.abs(normal(4, 6, 6, 2)) + 0.1
+    values = []
+    for other in (0.0, 5.0):
+        frames[:, 2:] = (0.0, other)
+        model._counter.step.assign(0)
+        logs = model.train_on_batch(frames, np.arange(len(frames)) % 3, return_dict=True)
+        found = diagnose(network, frames, layers=taps, verbose=False)
+        model.reset_metrics()
+        values.append([logs["intermediate_consistency"], logs["representation_similarity"], found.alignment[0, 1]])
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-4)
+
+
+def test_a_mask_over_channels_is_none():
+    inputs = keras.Input((5, 7))
+    x = layers.BatchNormalization(axis=1, name="first")(layers.Masking()(inputs))
+    network = keras.Model(inputs, softmax_head(layers.Flatten()(x)))
+    (tap,) = NetworkReader(network).taps(["first"])
+    assert tap.channels_first
+    assert tap.mask is None

@@ -196,7 +196,7 @@ def test_frozen_layers_take_no_penalty(frozen, penalised):
     for name in frozen:
         of_name[name].trainable = False
     model = wrap(network, [KernelSimilarity(weight=100.0, max_filters=64)])  # All filters in every step.
-    warned = contextlib.nullcontext() if penalised else pytest.warns(UserWarning, match="reads only what is frozen")
+    warned = contextlib.nullcontext() if penalised else pytest.warns(UserWarning, match="trains nothing")
     with warned:
         model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy", **FEW_STEPS)
     before = {name: ops.convert_to_numpy(of_name[name].kernel).copy() for name in ("first", "second", "third", "top")}

@@ -146,7 +146,7 @@ def test_a_term_that_reads_only_what_is_frozen_keeps_its_weight():
     for name in ("conv1", "conv2"):
         network.get_layer(name).trainable = False
     model = wrap(network, [KernelSimilarity(3.0), IntermediateConsistency()])
-    with pytest.warns(UserWarning, match="'kernel_similarity' reads only what is frozen"):
+    with pytest.warns(UserWarning, match="'kernel_similarity' trains nothing"):
         model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy")
     row, other = balance(model, small_data(), 1, verbose=False).terms
     assert (row.norm, model.terms["kernel_similarity"].weight) == (0.0, 3.0)

@@ -43,5 +43,5 @@ def test_an_epoch_is_shuffled_anew():
 
 
 def test_sample_weights_without_labels_are_refused():
-    with pytest.raises(ValueError, match="Received sample weights without labels"):
+    with pytest.raises(ValueError, match="Received None before an array: give labels too"):
         list(first_batches(balance, (X, None, Y), count=1, size=8))

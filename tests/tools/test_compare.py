@@ -239,9 +239,9 @@ def test_a_first_metric_of_several_values_is_named(monkeypatch):
     [
         ({"arms": ["plain", "wraped"]}, ValueError, "no arm 'wraped'. Available: plain, wrapped, output_consistency"),
         ({"arms": {"plain": 3}}, TypeError, "Arm 'plain' must be None .*Received: 3"),
-        ({"validation": None}, ValueError, "`validation` must be data.*Received: None"),
+        ({"validation": None}, ValueError, "`validation` must be data.*Received an object of type NoneType"),
         ({"train": iter([])}, ValueError, "`train` must be data that `fit` takes, more than once"),
-        ({"train": [small_data(8), small_data(8)]}, ValueError, "`train` must be data that `fit` takes"),
+        ({"train": [small_data(8), small_data(8)]}, ValueError, "`train` must be data.*of type list"),
         ({"epochs": 0}, ValueError, "`epochs` must be an integer >= 1"),
         ({"seeds": 1.5}, ValueError, "`seeds` must be an integer >= 1"),
         ({"compile": lambda model: None}, ValueError, "`compile` must call model.compile"),

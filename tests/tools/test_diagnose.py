@@ -189,9 +189,15 @@ def test_padding_does_not_count():
     """Padded tokens change no number: 3 valid ones in 8 are as 3 in 5."""
     inputs = keras.Input((None,), dtype="int32")
     x = layers.Embedding(9, 4, mask_zero=True)(inputs)
-    x = layers.Dense(6, activation="relu", name="hidden")(x)
+    x = layers.Dense(6, activation="relu", name="first")(x)
+    x = layers.Dense(6, activation="relu", name="second")(x)
     network = keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling1D()(x)))
     tokens = np.random.default_rng(0).integers(1, 9, (12, 3))
     five, eight = (np.pad(tokens, ((0, 0), (0, more))) for more in (2, 5))
-    one, other = (diagnose(network, x, layers=["hidden"], verbose=False) for x in (five, eight))
-    assert one.channels[0].similarity == pytest.approx(other.channels[0].similarity, rel=1e-5)
+    one, other = (diagnose(network, x, layers=["first", "second"], verbose=False) for x in (five, eight))
+    for row, padded in zip(one.channels, other.channels, strict=True):
+        assert row.similarity == pytest.approx(padded.similarity, rel=1e-5)
+    np.testing.assert_allclose(one.alignment, other.alignment, rtol=1e-5)
+    batches = [(np.zeros((12, 5), "int32"),), (five,)]  # The first has no valid token.
+    late = diagnose(network, batches, layers=["first"], verbose=False)
+    assert late.channels[0].similarity == pytest.approx(one.channels[0].similarity, rel=1e-5)
