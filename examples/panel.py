@@ -85,9 +85,7 @@ CELLS = [
     Cell("CIFAR-10, 2,000, RandAugment", "cifar10", 2000, "plain_bn", "adamw", 3e-3, 30, "rand"),
     Cell("CIFAR-10, 2,000, no augmentation", "cifar10", 2000, "residual", "adam", 1e-3, 15),
     Cell("CIFAR-10, 10,000 labels", "cifar10", 10000, "residual", "sgd", 0.2, 12, "flip"),
-    Cell("CIFAR-10, 40,000 labels", "cifar10", 40000, "residual", "sgd", 0.2, 6, "flip", batch=128),  # To validate.
     Cell("CIFAR-10, 50,000 labels", "cifar10", 50000, "residual", "sgd", 0.2, 6, "flip", batch=128),
-    Cell("CIFAR-10, 40,000, ResNet-10", "cifar10", 40000, **{**RESNET10, "epochs": 6}),
     Cell("CIFAR-10N worst, ResNet-10", "cifar10", 5000, **RESNET10, human="worst", arms=ARMS),
     Cell("CIFAR-10N worst, 50,000", "cifar10", 50000, **{**RESNET10, "epochs": 15}, human="worst", arms=ARMS),
     Cell("CIFAR-10N random 1, ResNet-10", "cifar10", 5000, **RESNET10, human="random1", arms=ARMS),
@@ -106,6 +104,11 @@ CELLS = [
     Cell("CIFAR-10, 1,000, fine-tuned", "cifar10", 1000, "resnet10", "adamw", 1e-3, 20, "flip", backbone="tiny"),
     Cell("CIFAR-10, 100, fine-tuned", "cifar10", 100, "resnet10", "adamw", 1e-3, 60, "flip", batch=32, backbone="tiny"),
     Cell("clothing, 200, fine-tuned", "clothing", 200, "resnet10", "adamw", 1e-3, 40, "flip", backbone="tiny"),
+]
+# Validation images are training images, so there are no 50,000 labels beside them.
+TO_VALIDATE = [
+    Cell("CIFAR-10, 40,000 labels", "cifar10", 40000, "residual", "sgd", 0.2, 6, "flip", batch=128),
+    Cell("CIFAR-10, 40,000, ResNet-10", "cifar10", 40000, **{**RESNET10, "epochs": 6}),
 ]
 
 
@@ -130,7 +133,7 @@ def run_all(options):
     """Trains the runs of this share. Controls come last."""
     jobs = []
     for seed in options.seeds:
-        for cell in CELLS:
+        for cell in [*CELLS, *TO_VALIDATE] if options.validation else CELLS:
             if not options.cells or cell.name in options.cells:
                 jobs.append((seed, cell))
     runs = []

@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 
 import keras_collab
 
-EPOCHS, BATCH_SIZE = 20, 25
+EPOCHS, BATCH_SIZE = 50, 25  # 500 steps, in which the default weights rise.
 OUTPUT = Path("quickstart_output")  # Runs that are kept here are not done again.
 
 
