@@ -127,15 +127,15 @@ def train(settings, job, folder):
     loss = losses.get(settings.loss or settings.method, "sparse_categorical_crossentropy")
     jit = JIT[job["jit"]]
     model.compile(optimizer, loss, metrics=["accuracy", nll], jit_compile=jit)
+    if settings.balance:  # Also before a resumed run: the height of a ramp is in no checkpoint.
+        data = (dataset.train.images, dataset.train.labels)
+        keras_collab.balance(model, data, share=settings.balance, batch_size=settings.batch_size, verbose=False)
     before = redundancy(network, dataset.validation.images)
 
     recorder = Recorder(folder, network, steps)
     recorder.set_model(model)
     done = recorder.restore()
     recorder.check_room()
-    if not done and settings.balance:
-        data = (dataset.train.images, dataset.train.labels)
-        keras_collab.balance(model, data, share=settings.balance, batch_size=settings.batch_size, verbose=False)
     order = settings.seed + 1000 * done  # A resumed run sees other orders than in its first epochs.
     validation_epochs = range(settings.all_epochs, 0, -settings.validate_every)
     model.fit(

@@ -27,7 +27,9 @@ class Backup(keras.callbacks.Callback):
 
     To resume, call the same `fit` with the same path. The file stays after training; delete it once the result is
     saved, or a later `fit` has nothing to do. The order of batches and the state of other callbacks, such as
-    `EarlyStopping`, are not restored.
+    `EarlyStopping`, are not restored. On PyTorch, layers without a seed of their own, such as `Dropout(0.2)`, draw from
+    PyTorch's generator, which is not restored either; and terms without one draw as before only after the same
+    `keras.utils.set_random_seed`.
 
     Works for wrapped and for plain models, which must be built and compiled.
 

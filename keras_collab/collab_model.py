@@ -40,6 +40,7 @@ class _Internals:
         self.tap_ids = list(tensors)
         self.tapped = reader.graph.tapped(list(tensors.values()))
         self.last_state = LastState()
+        self.loss_weights: Any = None  # Keras 3.15 keeps them in a form to be saved only, and not all losses can be.
 
 
 def _tensors_of(selection: Selection) -> list[keras.KerasTensor]:
@@ -136,8 +137,9 @@ class CollabModel(keras.Model):
 
     # Training: one forward pass through the tapped network, whose outputs go through Keras' own loss.
 
-    def compile(self, *args, **kwargs):
-        super().compile(*args, **kwargs)
+    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, *args, **kwargs):
+        super().compile(optimizer, loss, loss_weights, *args, **kwargs)
+        self._internals.loss_weights = loss_weights
         for term in self._terms:
             term.trained_selection = trained_selection(term.selection, self._internals.graph)
         self._check_losses()

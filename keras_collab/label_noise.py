@@ -149,6 +149,8 @@ def memorization(predictions: ArrayLike, clean: ArrayLike, noisy: ArrayLike) -> 
             more classes, or labels are not class indices.
     """
     predictions = np.asarray(predictions)
+    if predictions.dtype.name == "bfloat16":
+        predictions = predictions.astype("float32")
     if predictions.ndim != 2 or predictions.dtype.kind not in "iuf" or not np.isfinite(predictions).all():
         raise ValueError(
             "`predictions` must be finite scores of shape (samples, classes). Received: "

@@ -7,6 +7,7 @@
 """
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -109,7 +110,8 @@ class CollabHyperModel(keras_tuner.HyperModel):
         for setting, values in self.settings.items():
             if setting not in known:
                 raise ValueError(f"There is no setting {setting!r} to search. Settings: {', '.join(sorted(known))}.")
-            if not isinstance(values, list) and not (len(values) == 2 and 0 < values[0] < values[1]):
+            is_range = isinstance(values, tuple) and len(values) == 2 and 0 < values[0] < values[1]
+            if not is_range and not (isinstance(values, list) and values):
                 raise ValueError(
                     f"A setting to search must be a list of choices or a range (low, high) with 0 < low < high. "
                     f"Received: {setting}={values!r}."
@@ -184,8 +186,11 @@ def _choose(hp: Any, name: str, values: Values, default: Any) -> Any:
     if isinstance(values, list):
         return hp.Choice(name, values, default=default if default in values else values[0])
     low, high = values
+    is_whole = isinstance(default, int)
     if not isinstance(default, int | float) or not low <= default <= high:
         default = _middle(low, high)
+    if is_whole:
+        return hp.Int(name, math.ceil(low), math.floor(high), sampling="log", default=round(default))
     return hp.Float(name, low, high, sampling="log", default=default)
 
 

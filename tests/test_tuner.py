@@ -259,6 +259,17 @@ def test_bad_input():
         hypermodel(settings={"kernel_similarity.temperature": (1.0, 2.0)})
     with pytest.raises(ValueError, match=r"a range \(low, high\).*Received: output_consistency.temperature=\(4, 1\)"):
         hypermodel(settings={"output_consistency.temperature": (4, 1)})
+    for values in (4, []):
+        with pytest.raises(ValueError, match=r"must be a list of choices or a range"):
+            hypermodel(settings={"output_consistency.temperature": values})
+
+
+def test_a_whole_setting_is_searched_in_whole_numbers():
+    hp = keras_tuner.HyperParameters()
+    hypermodel(settings={"output_consistency.parts": (2, 8), "output_consistency.temperature": (1, 8)}).build(hp)
+    kinds = {hyperparameter.name: type(hyperparameter).__name__ for hyperparameter in hp.space}
+    assert (kinds["output_consistency_parts"], kinds["output_consistency_temperature"]) == ("Int", "Float")
+    assert hp.get("output_consistency_parts") == 2
 
 
 @ONE_BACKEND

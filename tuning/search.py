@@ -196,6 +196,8 @@ def parse_arguments():
         value = getattr(options, name)
         if not 0 <= value < math.inf:  # Not NaN either.
             parser.error(f"--{name.replace('_', '-')} must be a finite number of 0 or more. Received: {value}.")
+    if not 0 < options.validation < 1:
+        parser.error(f"--validation must be above 0 and below 1. Received: {options.validation}.")
     if options.data and not options.data.exists():
         parser.error(f"--data: there is no {options.data}.")
     return options
@@ -210,7 +212,6 @@ def search(options):
     directory = options.directory or HERE / "searches" / title
     if is_done(options.results, settings):
         sys.exit(f"{options.results} has the outcome of this search already. Take its line out to look again.")
-    claim(directory, settings)
 
     keras_tuner.src.utils.save_json = save_json
     keras.utils.set_random_seed(options.seed)
@@ -219,6 +220,7 @@ def search(options):
         dataset = datasets.image_folder(options.data, **arguments)
     else:
         dataset = datasets.load(options.dataset, **arguments)
+    claim(directory, settings)  # Not before: the data may not fit the arguments.
 
     def build_network():
         return new_network(dataset, options.network, options.width)

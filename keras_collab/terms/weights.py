@@ -37,7 +37,20 @@ def checked_weight(name: str, weight: Any) -> Weight:
         )
     for step in _TRIED_STEPS:
         _try_schedule(name, weight, step)
+    _try_compiled(name, weight)
     return weight
+
+
+def _try_compiled(name: str, schedule: Any) -> None:
+    """Calls the schedule with a step whose value is not known yet, as in a compiled training step."""
+    traced = keras.layers.Lambda(lambda step: ops.cast(schedule(step), "float32"), dtype="int32")
+    try:
+        traced.compute_output_spec(keras.KerasTensor((), "int32"))
+    except Exception as error:
+        raise TypeError(
+            f"The weight of '{name}' is a function that cannot be compiled: it raises {type(error).__name__} where the "
+            "step is not known yet. Write it with keras.ops, such as keras.ops.where(step < 100, 1.0, 0.0) for `if`."
+        ) from error
 
 
 def _try_schedule(name: str, schedule: Any, step: int) -> None:

@@ -36,7 +36,7 @@ def compile_like(copy: keras.Model, model: CollabModel, optimizer: Any, **settin
         copy.compile(
             optimizer,
             model.loss,
-            loss_weights=model.get_compile_config()["loss_weights"],
+            loss_weights=model._internals.loss_weights,
             jit_compile=model.jit_compile,
             run_eagerly=model.run_eagerly,
             **settings,

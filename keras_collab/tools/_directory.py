@@ -17,6 +17,7 @@ from keras import ops, tree
 from keras_collab._files import write_json
 from keras_collab._types import Data
 from keras_collab.collab_model import CollabModel
+from keras_collab.terms.term import Term
 
 
 @contextlib.contextmanager
@@ -64,9 +65,16 @@ def training_settings(model: keras.Model) -> dict[str, Any]:
     names = re.compile(r'"name": "[^"]*"')  # Given by Keras; a function's own name may end in a number.
     settings = {"compiled": json.loads(names.sub(lambda name: unnumbered(name[0]), text))}
     if isinstance(model, CollabModel):
-        terms = [term.get_config() for term in model.terms.values()]
+        terms = [_term_settings(term) for term in model.terms.values()]
         settings["terms"] = [{**term, "seed": None} for term in terms]  # The seed follows from the run's.
     return settings
+
+
+def _term_settings(term: Term) -> dict[str, Any]:
+    try:
+        return term.get_config()
+    except ValueError:  # Its weight is a function that cannot be saved, or it does not keep an argument.
+        return {"name": term.name, "class": _name(term), "weight": _name(term.weight)}
 
 
 def unnumbered(text: str) -> str:

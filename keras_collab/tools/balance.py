@@ -20,6 +20,10 @@ from keras_collab.tools._batches import Batch, check_batches, first_batches
 from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
 
 RANGE = 10.0  # A search goes from a tenth of the start weight to ten times it.
+# Of a loss while its gradient is measured. The first keeps small gradients above the smallest number of float16.
+_SCALES = (1024.0, 1.0, 1.0 / 1024.0)
+# A gradient is rounding below this share of the task's: terms at their minimum had 1e-6 and less, others 1e-5 and more.
+_ROUNDING = 3e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +119,7 @@ def balance(
     weights throughout training; here they are set once.
 
     Args:
-        model: a wrapped network, compiled.
+        model: a wrapped network, compiled. What a subclass makes of the loss is not measured.
         data: arrays `(x, y)` or `(x, y, sample_weight)`, or batches of these, such as a `tf.data.Dataset`, a
             `keras.utils.PyDataset` or a torch `DataLoader`.
         batches: integer, >= 1. Largest number of batches to measure. Defaults to 8.
@@ -128,7 +132,8 @@ def balance(
 
     Raises:
         TypeError: if the model is not wrapped, or the data are neither arrays nor batches, or lack labels.
-        ValueError: if the model is not compiled, or a weight follows another schedule, or the data have no batch.
+        ValueError: if the model is not compiled, or a weight follows another schedule, or the data have no batch, or a
+            gradient is not finite.
 
     >>> model = keras_collab.wrap(network, keras_collab.recipes.strong())
     >>> model.compile("adam", "sparse_categorical_crossentropy")
@@ -177,7 +182,7 @@ def _row(
     task_norms = np.sqrt(task[:, reached].sum(axis=1))
     norm, task_norm = float(norms.mean()), float(task_norms.mean())
     weight = deviation = math.nan
-    if norm > 0 and task_norm > 0:
+    if norm > _ROUNDING * task_norm > 0:
         weight = share * task_norm / norm
         ratios = norms / np.maximum(task_norms, np.finfo("float32").tiny)
         deviation = float(ratios.std() / ratios.mean())
@@ -197,8 +202,7 @@ class _Norms(keras.optimizers.Optimizer):
     """Stores the squared gradient norm of each weight, and changes no weight."""
 
     def __init__(self):
-        # Scaling keeps small gradients above the smallest number of float16.
-        super().__init__(learning_rate=0.0, loss_scale_factor=1024.0, name="norms")
+        super().__init__(learning_rate=0.0, name="norms")
 
     def build(self, variables):
         super().build(variables)
@@ -208,7 +212,8 @@ class _Norms(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         here = ops.one_hot(index, self.squares.shape[0]) > 0
-        gradient = ops.cast(gradient, "float32")
+        # That of an Embedding has an entry for each token on TensorFlow; the sum with zeros has one for each weight.
+        gradient = ops.add(ops.cast(gradient, "float32"), ops.zeros(variable.shape, "float32"))
         square = ops.sum(ops.square(gradient))
         self.squares.assign(ops.where(here, square, self.squares.value))
 
@@ -223,11 +228,25 @@ class _OneLossModel(CollabModel):
     def task_total(self, *args: Any) -> Any:
         return ops.convert_to_tensor(self.task_weight) * super().task_total(*args)
 
-    def choose(self, index: int) -> None:
-        """Chooses the loss: 0 for the task, 1 for the first term, and so on."""
-        self.task_weight.assign(float(index == 0))
+    def choose(self, index: int, scale: float) -> None:
+        """Chooses the loss, which is multiplied by `scale`: 0 for the task, 1 for the first term, and so on."""
+        self.task_weight.assign(scale * (index == 0))
         for number, term in enumerate(self.terms.values(), start=1):
-            term.weight = float(number == index)
+            term.weight = scale * (number == index)
+
+    def squares(self, index: int, batch: Batch) -> Array:
+        """Squared norms of the gradient of a loss, by trainable weight."""
+        for scale in _SCALES:
+            self.choose(index, scale)
+            self.train_on_batch(*batch)
+            squares = ops.convert_to_numpy(self.optimizer.squares) / scale**2
+            if np.isfinite(squares).all():
+                return squares
+        name = ["the task", *self.terms][index]
+        raise ValueError(
+            f"`balance` needs finite gradients. Received: NaN or infinity in the gradient of {name}. Look for it in "
+            "the data, the network's outputs and the loss."
+        )
 
 
 def _measure(model: CollabModel, batches: Iterator[Batch]) -> Array:
@@ -241,9 +260,7 @@ def _measure(model: CollabModel, batches: Iterator[Batch]) -> Array:
             if y is None and model.loss is not None:
                 raise TypeError("`balance` needs labels. Received: data without y. Give balance(model, (x, y)).")
             for index in range(losses):
-                copy.choose(index)
-                copy.train_on_batch(x, y, sample_weight)
-                squares.append(ops.convert_to_numpy(copy.optimizer.squares).copy())
+                squares.append(copy.squares(index, (x, y, sample_weight)))
     if not squares:
         raise ValueError("`balance` needs data with at least one batch. Received none.")
     return np.reshape(squares, (-1, losses, len(squares[0])))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from keras_collab._checks import check_range
@@ -115,7 +116,7 @@ def compare(
             for seed in range(seeds):
                 for arm in trainer.arms:
                     done = len(trainer.runs) * epochs
-                    progress.update(bar, description=f"seed {seed}, {arm}", completed=done)
+                    progress.update(bar, description=escape(f"seed {seed}, {arm}"), completed=done)
                     trainer.run(arm, seed, _Bar(progress, bar, done))
                 if stop_early and seed >= 2 and _clear(trainer.comparison()):
                     trainer.stopped_early = True

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from rich import box
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 from scipy.special import stdtrit
 
@@ -149,9 +150,9 @@ class Comparison:
     def __rich__(self) -> Group:
         table = Table(box=box.SIMPLE, title=self._title())
         for name in ("", "mean ± std", f"to {self.arms[0]}", "95% interval", "best epoch", "time a step", "seeds"):
-            table.add_column(name, justify="right" if name else "left", overflow="fold")
+            table.add_column(escape(name), justify="right" if name else "left", overflow="fold")
         for arm in self.arms:
-            table.add_row(*self._row(arm))
+            table.add_row(*map(escape, self._row(arm)))
         sentences = [self.conclusion(arm) for arm in self.arms[1:]]
         for arm in self.arms:
             runs = [run for run in self.runs if run.arm == arm]
@@ -160,7 +161,7 @@ class Comparison:
             risen = min(run.risen for run in runs)
             if risen < 0.99:
                 sentences.append(f"{arm}: its weights rose to {risen:.0%} only; a longer training may differ.")
-        return Group(table, *sentences, self._limits())
+        return Group(table, *map(escape, sentences), self._limits())
 
     def __str__(self) -> str:
         text = io.StringIO()

@@ -40,6 +40,12 @@ def test_bad_weights(weight, error, message):
         (lambda step: None, TypeError, r"is not a schedule"),
         (lambda step: 1.0 - step / 1000, ValueError, r"must be a number >= 0 at every step. At step 10000 it is -9.0"),
         (lambda step: float("nan") if step > 50 else 1.0, ValueError, r"At step 100 it is nan"),
+        pytest.param(
+            lambda step: 0.1 if step < 4 else 0.0,
+            TypeError,
+            r"'kernel_similarity' is a function that cannot be compiled.*keras.ops.where",
+            marks=pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch compiles nothing"),
+        ),
         (lambda step: -5.0, ValueError, r"must be a number >= 0 at every step. At step 0 it is -5.0"),
     ],
 )

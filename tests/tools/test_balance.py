@@ -1,5 +1,7 @@
 """`balance`: norms as small steps of training show them, weights of the stated share, and nothing else changed."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -200,6 +202,66 @@ def test_half_precision(policy):
     for exact, half in zip(*rows, strict=True):
         assert half.norm == pytest.approx(exact.norm, rel=0.2)
         assert half.task_norm == pytest.approx(exact.task_norm, rel=0.2)
+
+
+def test_large_gradients_in_half_precision():
+    """Targets of hundreds overflow float16 where the loss is scaled up; the weights are those of float32."""
+    weights = []
+    for policy in ("float32", "mixed_float16"):
+        keras.utils.set_random_seed(0)
+        keras.mixed_precision.set_global_policy(policy)
+        try:
+            network = regression_network(1)
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
+        model = wrap(network, [KernelSimilarity(max_filters=16)])
+        model.compile("sgd", "mse")
+        x, _ = small_data()
+        weights.append(balance(model, (x, np.linspace(0, 500, len(x))), verbose=False).weights["kernel_similarity"])
+    assert weights[1] == pytest.approx(weights[0], rel=0.05)
+
+
+def test_repeated_tokens_are_summed():
+    """On TensorFlow the gradient of an Embedding has a row for each token of the batch."""
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Conv1D(6, 3, name="conv")(layers.Embedding(5, 4, name="table")(inputs))
+    network = keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling1D()(x)))
+    tokens = np.random.default_rng(0).integers(0, 5, (24, 6))
+    data = tokens, np.arange(24) % 3
+    task = gradients_of_a_step(network, data, [])
+    model = compiled(network, [IntermediateConsistency(layers=["conv"])])
+    (row,) = balance(model, data, 1, batch_size=24, verbose=False).terms
+    norm = np.sqrt(sum(np.sum(gradient**2) for gradient in task[:3]))  # The table, and the convolution behind it.
+    assert row.task_norm == pytest.approx(norm, rel=2e-2)
+
+
+def test_rounding_is_no_gradient():
+    """Orthogonal filters are as different as can be: what is left of the term's gradient is rounding."""
+    inputs = x = keras.Input((8, 8, 3))
+    for name in ("one", "two"):
+        x = layers.Conv2D(4, 3, kernel_initializer="orthogonal", name=name)(x)
+    network = keras.Model(inputs, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
+    assert balance(compiled(network, [KernelSimilarity(7.0)]), small_data(), verbose=False).weights == {}
+
+
+def test_a_gradient_that_is_not_finite_is_told():
+    x, y = small_data()
+    with pytest.raises(ValueError, match="NaN or infinity in the gradient of the task"):
+        balance(compiled(small_network(), [KernelSimilarity()]), (np.where(x > 2, np.nan, x), y), verbose=False)
+
+
+def test_a_loss_that_cannot_be_saved():
+    def loss(factor, y, prediction):
+        return factor * keras.losses.sparse_categorical_crossentropy(y, prediction)
+
+    norms = []
+    for loss_weights in (None, [3.0]):
+        keras.utils.set_random_seed(0)
+        model = wrap(small_network(), [KernelSimilarity()])
+        model.compile("sgd", [functools.partial(loss, 2.0)], loss_weights=loss_weights)
+        (row,) = balance(model, small_data(), 1, verbose=False).terms
+        norms.append(row.task_norm)
+    assert norms[1] == pytest.approx(3 * norms[0], rel=1e-3)
 
 
 def test_bad_input():

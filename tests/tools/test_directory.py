@@ -105,10 +105,11 @@ def test_a_call_that_failed_leaves_its_directory_to_the_next(tmp_path):
     compare_tiny(directory=tmp_path, epochs=1, arms=["plain"])
 
 
-@pytest.mark.parametrize("name", ["start", "a/b"])
+@pytest.mark.parametrize("name", ["start", "a/b", "terms [/low]"])
 def test_arms_have_any_name(name, tmp_path):
     comparison = compare_tiny(directory=tmp_path, arms={name: None, "plain": None}, epochs=1)
     assert comparison.difference("plain").mean == 0
+    assert f"to {name}" in " ".join(str(comparison).split())
     first, second = comparison.runs
     assert second.history["loss"] == pytest.approx(first.history["loss"], rel=1e-5)
 
@@ -123,9 +124,10 @@ def test_what_keras_cannot_save_is_compared(tmp_path):
         loss = functools.partial(keras.losses.sparse_categorical_crossentropy)
         model.compile(keras.optimizers.SGD(Unsaved()), loss, metrics=["accuracy"], jit_compile=JIT)
 
+    arms = {"plain": None, "half": lambda: [keras_collab.KernelSimilarity(lambda step: 0.5)]}
     for seeds in (1, 2):
-        comparison = compare_tiny(directory=tmp_path, compile=compile, seeds=seeds, epochs=1, arms=["plain"])
-        assert len(comparison.runs) == seeds
+        comparison = compare_tiny(directory=tmp_path, compile=compile, seeds=seeds, epochs=1, arms=arms)
+        assert len(comparison.runs) == 2 * seeds
 
 
 def test_one_directory_has_one_owner(tmp_path):

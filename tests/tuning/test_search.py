@@ -133,6 +133,7 @@ def test_foreign_lines_of_a_results_file_are_named_and_an_outcome_is_kept_once(t
         (["--learning-rate", "nan"], "--learning-rate must be a finite number of 0 or more. Received: nan."),
         (["--width", "0"], "--width must be 1 or more. Received: 0."),
         (["--trials", "0"], "--trials must be 1 or more. Received: 0."),
+        (["--validation", "0"], "--validation must be above 0 and below 1. Received: 0.0."),
         (["--data", "/nowhere"], "--data: there is no /nowhere."),
     ],
 )
