@@ -47,7 +47,10 @@ COMPARISONS = {
 
 def new_terms(variant):
     """The terms as they are by default, but for their seeds, which would be drawn at random."""
-    return [term(seed=0) for term in TERMS.get(variant, [])]
+    terms = [term() for term in TERMS.get(variant, [])]
+    for term in terms:
+        term.seed = 0
+    return terms
 
 
 def configs(variant):

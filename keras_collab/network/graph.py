@@ -12,7 +12,7 @@ from keras import tree
 from keras.src import backend
 from keras.src.models.functional import Functional
 
-from keras_collab._types import Structure, Tensor
+from keras_collab._types import Operation, Structure, Tensor
 from keras_collab.network.calls import Call, is_keras_own, symbolic_ends, topological_calls
 from keras_collab.network.nested import flatten
 from keras_collab.network.sizes import probe
@@ -88,6 +88,10 @@ class Graph:
                 needed.append(call)
                 wanted.update(map(id, call.inputs))
         return needed[::-1]
+
+    def operations_before(self, tensor: keras.KerasTensor) -> list[Operation]:
+        """The layers and functions that `tensor` depends on, its own last, in topological order."""
+        return [call.operation for call in self.ancestors(tensor)]
 
     def tapped(self, taps: Sequence[keras.KerasTensor]) -> keras.Model:
         """The same layers as a model that also returns `taps`: `{"outputs": ..., "taps": [...]}`."""

@@ -43,6 +43,10 @@ class Head:
         """Whether each logit is a binary classifier, as with a sigmoid."""
         return self.activation == "sigmoid" or self.classes == 1
 
+    def made_by(self, graph: Graph) -> list[Operation]:
+        """All operations that the logits depend on, the head's layer last."""
+        return [*graph.operations_before(self.features), self.layer]
+
     def label_distributions(self, y: Tensor) -> Tensor:
         """Labels as distributions, in the shape of `HeadValues.logits`: class indices become one-hot vectors."""
         if self.two_way:

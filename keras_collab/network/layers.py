@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_collab._types import Operation, Tensor
 from keras_collab.network.calls import is_keras_own
+from keras_collab.network.graph import Graph
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,6 +52,10 @@ class Kernel:
             if variable.trainable and variable.name in (self.weight, "lora_kernel_a", "lora_kernel_b"):
                 return True
         return False
+
+    def made_by(self, graph: Graph) -> list[Operation]:
+        """The layer, if training changes the filters."""
+        return [self.layer] if self.trainable else []
 
     def read(self) -> Tensor:
         """The filters as the layer applies them (LoRA's update included), in the layer's own precision.

@@ -9,9 +9,7 @@ import keras
 
 from keras_collab._types import Operation
 from keras_collab.network.graph import Graph
-from keras_collab.network.head import Head
-from keras_collab.network.layers import Kernel
-from keras_collab.network.select import Selection, Source, Tap
+from keras_collab.network.select import Selection, Source
 
 
 def trainable_weights(operations: Iterable[Operation]) -> dict[int, int]:
@@ -31,7 +29,7 @@ def weights_of(graph: Graph) -> dict[int, int]:
 
 def is_trained(source: Source, graph: Graph) -> bool:
     """Whether training changes what a tap, a kernel or a head hands to a term."""
-    return source.trainable if isinstance(source, Kernel) else bool(_weights_behind(source, graph))
+    return bool(trainable_weights(source.made_by(graph)))
 
 
 def changed_weights(selection: Selection, graph: Graph) -> dict[int, int]:
@@ -42,8 +40,7 @@ def changed_weights(selection: Selection, graph: Graph) -> dict[int, int]:
     """
     sizes: dict[int, int] = {}
     for source in _learning(selection):
-        if is_trained(source, graph):
-            sizes.update(_weights_behind(source, graph))
+        sizes.update(trainable_weights(source.made_by(graph)))
     return sizes
 
 
@@ -70,8 +67,7 @@ def unread(graph: Graph, selections: Sequence[Selection]) -> dict[str, int]:
     for selection in selections:
         counted.update(changed_weights(selection, graph))
         for target in selection.targets:
-            layer = target.layer if isinstance(target, Head) else graph.producer[id(target.tensor)].operation
-            counted.update(trainable_weights([layer]))
+            counted.update(trainable_weights(target.made_by(graph)[-1:]))
     sizes: dict[str, int] = {}
     for call in graph.calls:
         for weight, size in trainable_weights([call.operation]).items():
@@ -102,14 +98,3 @@ def unread_remark(sizes: dict[str, int], total: int) -> str:
 def _learning(selection: Selection) -> list[Source]:
     """The sources that a term gives a gradient to."""
     return [source for source in selection.sources if source not in selection.targets]
-
-
-def _weights_behind(source: Source, graph: Graph) -> dict[int, int]:
-    """Sizes of the trainable weights that a source depends on, by the weight's id."""
-    if isinstance(source, Kernel):
-        return trainable_weights([source.layer])
-    tensor = source.tensor if isinstance(source, Tap) else source.features
-    sizes = trainable_weights(call.operation for call in graph.ancestors(tensor))
-    if isinstance(source, Head):
-        sizes.update(trainable_weights([source.layer]))
-    return sizes

@@ -6,7 +6,7 @@ import functools
 import keras
 from keras import ops
 
-from keras_collab._types import Tensor
+from keras_collab._types import Operation, Tensor
 from keras_collab.network.auto import auto_kernels, auto_taps
 from keras_collab.network.calls import Call
 from keras_collab.network.channels import channels_first
@@ -34,6 +34,10 @@ class Tap:
     shape: tuple[int | None, ...]
     channels_first: bool
     mask: keras.KerasTensor | None = None
+
+    def made_by(self, graph: Graph) -> list[Operation]:
+        """All operations that the tap depends on, its own last."""
+        return graph.operations_before(self.tensor)
 
     def channels_last(self, values: Tensor) -> Tensor:
         """The tap's values, or its symbolic tensor, with the channels on the last axis."""
