@@ -87,7 +87,8 @@ def _width(reader: NetworkReader) -> int:
     try:
         return max(tap.channels for tap in reader.taps())
     except ValueError:  # The terms that read stages will say why.
-        return max((kernel.groups * kernel.filters for kernel in reader.kernels(at_least=0)), default=1)
+        widths = [kernel.groups * kernel.filters for kernel in reader.kernels(at_least=0)]
+        return max(widths, default=1)
 
 
 def select_all(terms: Sequence[Term], reader: NetworkReader) -> list[Selection]:
@@ -110,10 +111,11 @@ def _checked_selection(selection: Any) -> Selection:
             f"Selection(taps=network.taps('auto')). Received: {selection!r}."
         )
     sources = selection.sources
-    if not isinstance(selection.targets, tuple | list) or any(target not in sources for target in selection.targets):
+    targets = selection.targets
+    if not isinstance(targets, tuple | list) or any(target not in sources for target in targets):
         raise TypeError(
             "The targets of a selection must be a tuple of some of its taps or its head: taps = network.taps('auto'), "
-            f"then Selection(taps=taps, targets=taps[-1:]). Received: targets={selection.targets!r}."
+            f"then Selection(taps=taps, targets=taps[-1:]). Received: targets={targets!r}."
         )
     return selection
 

@@ -289,9 +289,10 @@ class Exits(Baseline):
         super().__init__(network, name)
 
     def build_training_graph(self):
-        taps = self.reader.taps(self.layers_with_exit, at_least=2 if self.layers_with_exit == "auto" else 1)
+        is_auto = self.layers_with_exit == "auto"
+        taps = self.reader.taps(self.layers_with_exit, at_least=2 if is_auto else 1)
         logits, hints = [_Logits(self.head)(self.head.features)], []
-        for tap in taps[:-1] if self.layers_with_exit == "auto" else taps:
+        for tap in taps[:-1] if is_auto else taps:
             x = tap.channels_last(tap.tensor)
             features = pool(self._bottleneck(x, tap) if self.bottleneck else x)
             logits.append(keras.layers.Dense(self.head.classes, dtype="float32")(features))

@@ -322,7 +322,9 @@ class CollabModel(keras.Model):
     # Saving.
 
     def load_weights(self, filepath, *args, **kwargs):
-        variables = [*self.variables, *(self.optimizer.variables if self.compiled and self.optimizer else [])]
+        variables = list(self.variables)
+        if self.compiled and self.optimizer:
+            variables += self.optimizer.variables
         before = [variable.numpy().copy() for variable in variables]
         try:
             super().load_weights(filepath, *args, **kwargs)
@@ -382,10 +384,15 @@ def _loss_of(loss: Any, head: Head) -> Any:
 
 def _read(selection: Selection, taps: dict[int, Tensor], outputs: Tensor, y: Tensor, weights: Tensor) -> StepTensors:
     """What a term reads of the tapped tensors of a step, by id."""
-    values = tuple(tap.channels_last(taps[id(tap.tensor)]) for tap in selection.taps)
+    values, masks = [], []
+    for tap in selection.taps:
+        last = tap.channels_last(taps[id(tap.tensor)])
+        mask = taps.get(id(tap.mask))
+        values.append(last)
+        masks.append(tap.valid(last, mask))
     return StepTensors(
-        taps=values,
-        masks=tuple(tap.valid(x, taps.get(id(tap.mask))) for tap, x in zip(selection.taps, values, strict=True)),
+        taps=tuple(values),
+        masks=tuple(masks),
         kernels=selection.kernels,
         outputs=outputs,
         y=y,

@@ -190,7 +190,8 @@ def _choose(hp: Any, name: str, values: Values, default: Any) -> Any:
     if not isinstance(default, int | float) or not low <= default <= high:
         default = _middle(low, high)
     if is_whole:
-        return hp.Int(name, math.ceil(low), math.floor(high), sampling="log", default=round(default))
+        low, high = math.ceil(low), math.floor(high)
+        return hp.Int(name, low, high, sampling="log", default=round(default))
     return hp.Float(name, low, high, sampling="log", default=default)
 
 

@@ -45,7 +45,8 @@ def choose(calls: Sequence[Call], layers: Layers, kind: str, network: str) -> li
 
 def _named(calls: Sequence[Call], name: str, network: str) -> list[Call]:
     """The calls of the one layer that has this path, or else this name; none if no layer has it."""
-    named = [call for call in calls if call.path == name] or [call for call in calls if call.name == name]
+    named = [call for call in calls if call.path == name]
+    named = named or [call for call in calls if call.name == name]
     paths = sorted(set(map(path_of, named)))
     if len(paths) > 1:
         raise ValueError(f"several layers are named {name!r} in network '{network}'; give one path of {paths}.")

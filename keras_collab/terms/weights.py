@@ -43,9 +43,13 @@ def checked_weight(name: str, weight: Any) -> Weight:
 
 def _try_compiled(name: str, schedule: Any) -> None:
     """Calls the schedule with a step whose value is not known yet, as in a compiled training step."""
-    traced = keras.layers.Lambda(lambda step: ops.cast(schedule(step), "float32"), dtype="int32")
+
+    def weight_at(step: Tensor) -> Tensor:
+        return ops.cast(schedule(step), "float32")
+
     try:
-        traced.compute_output_spec(keras.KerasTensor((), "int32"))
+        layer = keras.layers.Lambda(weight_at, dtype="int32")
+        layer.compute_output_spec(keras.KerasTensor((), "int32"))
     except Exception as error:
         raise TypeError(
             f"The weight of '{name}' is a function that cannot be compiled: it raises {type(error).__name__} where the "

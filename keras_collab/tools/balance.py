@@ -213,7 +213,8 @@ class _Norms(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         here = ops.one_hot(index, self.squares.shape[0]) > 0
         # That of an Embedding has an entry for each token on TensorFlow; the sum with zeros has one for each weight.
-        gradient = ops.add(ops.cast(gradient, "float32"), ops.zeros(variable.shape, "float32"))
+        zeros = ops.zeros(variable.shape, "float32")
+        gradient = ops.add(ops.cast(gradient, "float32"), zeros)
         square = ops.sum(ops.square(gradient))
         self.squares.assign(ops.where(here, square, self.squares.value))
 

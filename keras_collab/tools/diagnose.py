@@ -118,7 +118,9 @@ class _Maps:
     def add(self, values: Tensor, mask: Tensor) -> None:
         values = _float32(self.tap.channels_last(values))
         mask = self.tap.valid(values, mask)
-        flat = values.reshape(-1, values.shape[-1]) if mask is None else values[ops.convert_to_numpy(mask)]
+        flat = values.reshape(-1, values.shape[-1])
+        if mask is not None:
+            flat = values[ops.convert_to_numpy(mask)]
         if not self.positions and len(flat):
             self.shift = flat.mean(axis=0)
         self.pooled.append(_float32(pool(values, mask)))
