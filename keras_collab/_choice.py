@@ -110,9 +110,8 @@ def _checked_selection(selection: Any) -> Selection:
             "select() must return a keras_collab.Selection, with a tuple of taps: "
             f"Selection(taps=network.taps('auto')). Received: {selection!r}."
         )
-    sources = selection.sources
     targets = selection.targets
-    if not isinstance(targets, tuple | list) or any(target not in sources for target in targets):
+    if not isinstance(targets, tuple | list) or any(target not in selection.sources for target in targets):
         raise TypeError(
             "The targets of a selection must be a tuple of some of its taps or its head: taps = network.taps('auto'), "
             f"then Selection(taps=taps, targets=taps[-1:]). Received: targets={targets!r}."

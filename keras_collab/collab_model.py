@@ -21,7 +21,7 @@ from keras_collab.network.calls import symbolic_ends
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
 from keras_collab.network.placement import check_same_placement
-from keras_collab.network.reach import trained_selection, unread, unread_remark, weights_of
+from keras_collab.network.reach import trainable_count, trained_selection, unread, unread_remark
 from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.step_tensors import StepTensors
 from keras_collab.terms.term import Term
@@ -100,8 +100,7 @@ class CollabModel(keras.Model):
         reader = NetworkReader(network)
         if terms is None:
             chosen, selections = select_default(reader)
-            total = sum(weights_of(reader.graph).values())
-            remark = unread_remark(unread(reader.graph, selections), total)
+            remark = unread_remark(unread(reader.graph, selections), trainable_count(reader.graph))
             if remark:
                 warnings.warn(f"'{network.name}': {remark}", stacklevel=3)
         else:

@@ -22,9 +22,10 @@ def trainable_weights(operations: Iterable[Operation]) -> dict[int, int]:
     return sizes
 
 
-def weights_of(graph: Graph) -> dict[int, int]:
-    """Sizes of all trainable weights of a network, by the weight's id."""
-    return trainable_weights(call.operation for call in graph.calls)
+def trainable_count(graph: Graph) -> int:
+    """Number of trainable parameters of a network."""
+    operations = [call.operation for call in graph.calls]
+    return sum(trainable_weights(operations).values())
 
 
 def is_trained(source: Source, graph: Graph) -> bool:

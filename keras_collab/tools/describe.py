@@ -12,7 +12,7 @@ from rich.table import Table
 from keras_collab._types import Data
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import Graph
-from keras_collab.network.reach import changed_weights, is_trained, unread, unread_remark, weights_of
+from keras_collab.network.reach import changed_weights, is_trained, trainable_count, unread, unread_remark
 from keras_collab.network.select import Selection
 from keras_collab.terms.term import Term
 from keras_collab.terms.weights import in_words
@@ -114,7 +114,7 @@ def describe(model: CollabModel, data: Data = None, *, verbose: bool = True) -> 
     if not isinstance(model, CollabModel):
         raise TypeError(f"`describe` takes a wrapped network. Received: {model!r}. Give keras_collab.wrap(network).")
     graph = model._internals.graph
-    total = sum(weights_of(graph).values())
+    total = trainable_count(graph)
     terms = []
     for term in model.terms.values():
         selection = term.selection

@@ -9,7 +9,7 @@ from keras import layers, ops
 from keras_collab import IntermediateConsistency, NetworkReader, RepresentationSimilarity, diagnose, wrap
 
 # Keras 3.15 warns of layers that a mask enters and does not leave.
-pytestmark = pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+pytestmark = pytest.mark.filterwarnings("ignore:Layer '(pairs|pool|flat)' .* was passed an input with a mask")
 
 
 def masked():
@@ -101,7 +101,7 @@ def test_a_mask_of_frames_holds_for_all_their_positions():
     inputs = keras.Input((4, 6, 6, 2))
     x = layers.TimeDistributed(layers.Conv2D(4, 1), name="first")(Frames()(inputs))
     x = layers.TimeDistributed(layers.Conv2D(4, 1), name="second")(x)
-    network = keras.Model(inputs, softmax_head(layers.GlobalAveragePooling3D()(x)))
+    network = keras.Model(inputs, softmax_head(layers.GlobalAveragePooling3D(name="pool")(x)))
     taps = ["first", "second"]
     terms = [IntermediateConsistency(target="deepest", layers=taps), RepresentationSimilarity(layers=taps)]
     model = wrap(network, terms)
@@ -121,7 +121,7 @@ def test_a_mask_of_frames_holds_for_all_their_positions():
 def test_a_mask_over_channels_is_none():
     inputs = keras.Input((5, 7))
     x = layers.BatchNormalization(axis=1, name="first")(layers.Masking()(inputs))
-    network = keras.Model(inputs, softmax_head(layers.Flatten()(x)))
+    network = keras.Model(inputs, softmax_head(layers.Flatten(name="flat")(x)))
     (tap,) = NetworkReader(network).taps(["first"])
     assert tap.channels_first
     assert tap.mask is None
