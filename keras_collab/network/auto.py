@@ -14,15 +14,16 @@ matter. The main input is the one with most layers and blocks on every path from
   layer (one that holds layers that compute, or a recurrent one), and after the normalization and activation right
   behind these.
 - A stage is the layers at one resolution: the side of a map, or of a square of as many positions. A side of more than
-  0.6 of the last one, or of more than its half rounded up, begins no new stage.
+  0.6 of the last one, or of more than its half rounded up, begins no new stage. A composite layer that makes one
+  position of several, as an LSTM does, works at the resolution that it reads.
 - The tap of a stage is its last block end that is on every path from input to output. Without blocks, it is the last
   layer that computes and is on every path; if none is, the last layer that only paths at other resolutions avoid, as a
   U-Net's skips do; else the last of those with most channels.
 - No stages are gates: what some path avoids and what works on one position, or at a lower resolution than the product
-  that alone reads it. Neither is what works on channels or heads as positions inside a block, nor are layers on one
-  position behind global pooling or flattening.
+  or the attention that alone reads it. Neither is what works on channels or heads as positions inside a block, nor what
+  follows from global pooling or flattening alone, until it has more positions again.
 - Stages without blocks that are finer than all stages with blocks are a stem and have no tap, unless they are half of
-  the stages, or a coarser stage has no block either.
+  the stages and fewer than four blocks follow for each, or a coarser stage has no block either.
 - A network with one stage gets four ends, evenly spaced: those of blocks, or of all layers that compute if blocks are
   at most half of them. So does one with two, if one of them has four or more blocks and four fifths of all, and the
   other's come before them or work on one position.
@@ -48,7 +49,7 @@ from keras import tree
 from keras_collab.network.calls import Call, topological_calls
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
-from keras_collab.network.layers import Kernel, activation_names, computes, is_composite, kernels_of
+from keras_collab.network.layers import Kernel, activation_names, all_kernels, computes, is_composite, kernels_of
 from keras_collab.network.paths import alive_after, computed_from, factors_of_products, first_read, longest_path
 
 # Networks of one stage (a transformer, a stack of Dense layers) get this many taps, evenly spaced.
@@ -206,7 +207,7 @@ class Stream:
 
     def __init__(self, graph: Graph, start: keras.KerasTensor, output: keras.KerasTensor, makes_output: set[Call]):
         self.graph = graph
-        self._first = channels_first(graph)
+        self._first = channels_first(graph)  # Whether a tensor's channels are on axis 1, by id.
         ancestors = graph.ancestors(output)
         self._of_any_input = computed_from(ancestors, tree.flatten(graph.inputs))
         computed = computed_from(ancestors, [start])
@@ -229,9 +230,9 @@ class Stream:
 
     @property
     def depth(self) -> int:
-        """The number of layers that compute and ends of blocks that no path avoids, few for a condition.
+        """How many layers that compute, or block ends, are on every path from this input to the output.
 
-        A condition enters beside the blocks, so that few of its layers are on every path.
+        The main input has most: one that only conditions the blocks joins beside them.
         """
         count = 0
         for call in self.on_every_path:
@@ -239,7 +240,12 @@ class Stream:
         return count
 
     def _note_paths(self, call: Call, alive: Sequence[keras.KerasTensor]) -> None:
-        """Notes whether a call is on every path, given what is alive after it."""
+        """Notes a call whose output alone is needed by later calls, and one that is so among those of its resolution.
+
+        Args:
+            call: the call.
+            alive: the tensors that are needed after it.
+        """
         if id(call.output) not in map(id, alive):
             return
         if len(alive) == 1:
@@ -257,6 +263,13 @@ class Stream:
         shape = self.graph.shape(tensor)
         is_first = self._first.get(id(tensor), False)
         return math.prod(shape[2:] if is_first else shape[1:-1])
+
+    def resolution(self, call: Call) -> int:
+        """The number of positions at which a call works: those of its output, or those that a composite layer reads."""
+        count = self.positions(call.output)
+        if count == 1 and is_composite(call.operation):
+            return max(map(self.positions, call.inputs), default=1)
+        return count
 
     def _channels(self, call: Call) -> int:
         shape = self.graph.shape(call.output)
@@ -285,10 +298,7 @@ class Stream:
         return bool(others) and type(call.operation).__name__ != "Concatenate"
 
     def _block_ends(self) -> set[Call]:
-        """The calls that end blocks, and the normalizations and activations right after them that no path avoids.
-
-        Beside longer paths at other resolutions these count if nothing else reads what they refine.
-        """
+        """The calls that end blocks, and the normalizations and activations right after them that no path avoids."""
         readers: collections.Counter[int] = collections.Counter()
         for call in self.calls:
             readers.update(map(id, call.inputs))
@@ -296,8 +306,8 @@ class Stream:
         tensors = set()
         for call in self.readable:
             refined = id(call.inputs[0])
-            follows = call in self.on_every_path_here and readers[refined] == 1
-            if (follows or call in self.on_every_path) and refines(call) and refined in tensors:
+            is_unavoidable = readers[refined] == 1 or call in self.on_every_path
+            if is_unavoidable and refines(call) and refined in tensors:
                 closing.add(call)
             if call in closing:
                 tensors.add(id(call.output))
@@ -307,17 +317,27 @@ class Stream:
         """The calls whose output has channels and positions, up to global pooling; gates are left out."""
         maps: list[Call] = []
         products = factors_of_products(self.calls)
-        is_pooled = False
+        made: set[int] = set()
+        pooled: set[int] = set()
         for call in self.calls:
-            has_positions = len(call.output.shape) > 2
-            ends = self._pools_all(call) or not has_positions
-            is_pooled |= ends and call in self.on_every_path and len(maps) > 0
-            if is_pooled and self.positions(call.output) == 1:
-                continue
-            is_map = has_positions and call in self.readable
-            if is_map and not self._gates(call, products) and not self._is_turned(call):
+            has_positions = len(call.output.shape) > 2 or self.resolution(call) > 1
+            pools = len(maps) > 0 and (self._pools_all(call) or not has_positions)
+            if pools or self._follows_from(call, made, pooled):
+                pooled.update(map(id, call.outputs))
+            elif has_positions and call in self.readable and not self._is_inside(call, products):
                 maps.append(call)
+            made.update(map(id, call.outputs))
         return maps
+
+    def _follows_from(self, call: Call, made: set[int], pooled: set[int]) -> bool:
+        """Whether a call reads only pooled tensors, among those that layers have made, and no layer widens them."""
+        inputs = made.intersection(map(id, call.inputs))
+        widens = len(call.inputs) == 1 and self.positions(call.output) > self.positions(call.inputs[0])
+        return len(inputs) > 0 and inputs <= pooled and not widens
+
+    def _is_inside(self, call: Call, products: dict[int, Call]) -> bool:
+        """Whether a call is a gate, or works on channels or heads as positions."""
+        return self._gates(call, products) or self._is_turned(call)
 
     def _is_turned(self, call: Call) -> bool:
         """Whether a call works on channels or heads as positions.
@@ -396,7 +416,7 @@ class Stream:
         of_side: dict[float, list[Call]] = {}
         for call in working:
             # As if the positions were a square, if not a line: 49 tokens are as coarse as 7×7 pixels.
-            count = self.positions(call.output)
+            count = self.resolution(call)
             side = round(count ** (1 / axes), 6)
             of_side.setdefault(side, []).append(call)
         stages: list[list[Call]] = []
@@ -489,10 +509,12 @@ class Stream:
 
 
 def _end_of_stem(blocks: Sequence[Sequence[Call]]) -> int:
-    """The number of finest stages without a block: a stem, unless they are half of the stages or others have none."""
+    """The number of finest stages without a block, if they are few beside the others, which all have blocks."""
     for index, stage in enumerate(blocks):
         if stage:
-            return index if 2 * index < len(blocks) and all(blocks[index:]) else 0
+            behind = blocks[index:]
+            is_stem = index < len(behind) or 4 * index <= sum(map(len, behind))
+            return index if is_stem and all(behind) else 0
     return 0
 
 
@@ -569,7 +591,7 @@ def auto_kernels(graph: Graph) -> list[Kernel]:
     over_positions, first = _paths_over_positions(graph), _paths_on_data(graph)
     dense, convolutions, later = [], [], []
     is_convolutional = False
-    for kernel in _all_kernels(graph):
+    for kernel in all_kernels(graph):
         is_convolutional |= not kernel.dense
         if kernel.path in outputs or kernel.depthwise or kernel.filters < 2:
             continue
@@ -591,15 +613,6 @@ def _wide(kernels: list[Kernel]) -> list[Kernel]:
     wide = [kernel for kernel in kernels if kernel.window > 1]
     count = sum(map(operator.attrgetter("weights"), kernels))
     return wide if 4 * sum(map(operator.attrgetter("weights"), wide)) >= count else kernels
-
-
-def _all_kernels(graph: Graph) -> list[Kernel]:
-    """The kernels of all layers, each once, under its first path."""
-    kernels: dict[int, Kernel] = {}
-    for call in graph.calls:
-        for kernel in kernels_of(call.operation, call.path):
-            kernels.setdefault(id(kernel.layer), kernel)
-    return list(kernels.values())
 
 
 def _paths_over_positions(graph: Graph) -> set[str]:

@@ -77,13 +77,14 @@ def alive_after(
 
 
 def longest_path(calls: Sequence[Call]) -> set[Call]:
-    """The calls on the path through most layers that compute; what a softmax makes are weights, and not on it."""
+    """The calls on the path through most layers that compute; it begins behind a softmax, which makes weights."""
     producer: dict[int, Call] = {}
     before: dict[Call, Call | None] = {}
     depth: dict[Call | None, int] = {None: 0}
     for call in calls:
         previous = [producer[id(x)] for x in call.inputs if id(x) in producer]
-        previous = [other for other in previous if "softmax" not in activation_names(other.operation)]
+        if "softmax" in activation_names(call.operation):
+            previous = []
         before[call] = max(previous, key=depth.__getitem__, default=None)
         depth[call] = depth[before[call]] + computes(call.operation)
         producer.update(dict.fromkeys(map(id, call.outputs), call))
@@ -98,13 +99,15 @@ def longest_path(calls: Sequence[Call]) -> set[Call]:
 def factors_of_products(calls: Sequence[Call]) -> dict[int, Call]:
     """Maps each tensor, by id, that is used only to compute one factor of one product to that product.
 
-    A gate is such a tensor, as in squeeze-and-excitation. Another factor has the shape of the product.
+    A gate is such a tensor, as in squeeze-and-excitation. Another factor has the shape of the product. Attention is a
+    product too: its query has the shape of its output.
     """
     factors: dict[int, tuple[Call, int] | None] = {}
     for call in reversed(calls):
         behind = {factors[id(x)] for x in call.outputs if id(x) in factors}
         through = behind.pop() if len(behind) == 1 else None
-        is_product = type(call.operation).__name__ == "Multiply"
+        name = type(call.operation).__name__
+        is_product = name == "Multiply" or "Attention" in name
         for x in call.inputs:
             whole = [other for other in call.inputs if other is not x and other.shape == call.output.shape]
             factor = (call, id(x)) if through is None and is_product and whole else through

@@ -305,7 +305,7 @@ def volumes():
     return classify(inputs, x)
 
 
-@expected("frames1", "frames2")
+@expected("frames1", "frames2", "lstm")
 def video():
     inputs = x = keras.Input((4, 16, 16, 3))
     for name, inner in (("frames1", "earlier"), ("frames2", "later")):

@@ -198,3 +198,44 @@ def points_turned_by_a_side_network():
     for name in ("point1", "point2", "point3"):
         x = layers.Dense(16, activation="relu", name=name)(x)
     return classify(inputs, layers.Dense(8, activation="relu", name="hidden")(layers.GlobalMaxPooling1D()(x)))
+
+
+@expected("conv1", "conv2", "lstm")
+def convolutions_before_a_recurrent_layer():
+    inputs = x = keras.Input((32, 4))
+    for name in ("conv1", "conv2"):
+        x = layers.MaxPooling1D()(layers.Conv1D(8, 3, activation="relu", name=name)(x))
+    x = layers.Dropout(0.5)(layers.LSTM(8, name="lstm")(x))
+    return classify(inputs, layers.Dense(8, activation="relu", name="hidden")(x))
+
+
+@expected("dilated1", "dilated2", "dilated4", "skips")
+def temporal_convolutions_with_skips_to_one_sum():
+    """Bai et al., 2018, arXiv 1803.01271."""
+    inputs = keras.Input((32, 4))
+    x = layers.Conv1D(8, 1, name="stem")(inputs)
+    skips = []
+    for rate in (1, 2, 4, 8):
+        y = layers.Conv1D(8, 3, padding="causal", dilation_rate=rate, activation="relu", name=f"wide{rate}")(x)
+        y = layers.Conv1D(8, 3, padding="causal", dilation_rate=rate, activation="relu", name=f"narrow{rate}")(y)
+        skips.append(y)
+        x = layers.Activation("relu", name=f"dilated{rate}")(layers.Add(name=f"sum{rate}")([x, y]))
+    return classify(inputs, layers.Add(name="skips")(skips)[:, -1])
+
+
+@expected("features1")
+def variables_selected_by_a_gated_residual_network():
+    """The columns of a table, weighed by a softmax (Lim et al., 2019, arXiv 1912.09363)."""
+    inputs = keras.Input((4,))
+
+    def gated_residual(x, name):
+        y = layers.Dense(8, activation="elu")(x)
+        y = layers.Multiply()([layers.Dense(8)(y), layers.Dense(8, activation="sigmoid")(y)])
+        shortcut = x if x.shape[-1] == 8 else layers.Dense(8)(x)
+        return layers.LayerNormalization(name=name)(layers.Add()([shortcut, y]))
+
+    codes = [layers.Dense(8, name=f"code{column + 1}")(inputs[:, column : column + 1]) for column in range(2)]
+    weighing = gated_residual(layers.Concatenate(name="all")(codes), "weighing")
+    weights = layers.Reshape((2, 1))(layers.Dense(2, activation="softmax", name="weights")(weighing))
+    features = ops.stack([gated_residual(code, f"features{number + 1}") for number, code in enumerate(codes)], axis=1)
+    return classify(inputs, ops.sum(weights * features, axis=1))

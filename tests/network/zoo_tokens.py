@@ -2,7 +2,7 @@
 
 import keras
 from keras import layers, ops
-from zoo import ClassToken, Positions, TransformerBlock, attend, classify, expected, feed, transform
+from zoo import ClassToken, Positions, TransformerBlock, attend, classify, convolve, expected, feed, transform
 
 
 @expected("block1", "block2", "block3", "norm")
@@ -138,3 +138,43 @@ def encoder_and_decoder():
         y = feed(y, name)
     y = layers.LayerNormalization(name="norm")(y)
     return keras.Model([source, target], layers.Dense(20, name="words")(y))
+
+
+@expected("widths")
+def text_convolutions_over_an_image_of_embeddings():
+    """Kim, 2014, arXiv 1408.5882, as often written with Conv2D."""
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.Reshape((12, 6, 1))(layers.Embedding(20, 6)(tokens))
+    branches = []
+    for width in (3, 4, 5):
+        y = layers.Conv2D(4, (width, 6), activation="relu", name=f"width{width}")(x)
+        branches.append(layers.MaxPooling2D((12 - width + 1, 1), strides=(1, 1))(y))
+    x = layers.Concatenate(axis=1, name="widths")(branches)
+    return classify(tokens, layers.Flatten()(x))
+
+
+@expected("block1", "block3", "block4", "norm")
+def transformer_behind_convolutions_of_two_resolutions():
+    """Hassani et al., 2021, arXiv 2104.05704."""
+    inputs = x = keras.Input((16, 16, 3))
+    for name in ("conv1", "conv2"):
+        x = layers.MaxPooling2D(3, 2, padding="same")(convolve(x, 8, name))
+    x = transform(layers.Reshape((16, 8))(x), blocks=6)
+    return classify(inputs, layers.LayerNormalization(name="norm")(x))
+
+
+@expected("stage1", "stage2", "norm")
+def attention_to_fewer_positions():
+    """Keys and values are read from a coarser map: Chu et al., 2021, arXiv 2104.13840."""
+    inputs = x = keras.Input((64, 64, 3))
+    for stage, filters in enumerate((8, 12, 16), start=1):
+        x = layers.Conv2D(filters, 4 if stage == 1 else 2, 4 if stage == 1 else 2, name=f"patches{stage}")(x)
+        side = x.shape[1]
+        x = layers.Reshape((side * side, filters))(x)
+        y = layers.LayerNormalization()(x)
+        fewer = layers.Conv2D(filters, 2, 2, name=f"fewer{stage}")(layers.Reshape((side, side, filters))(y))
+        y = layers.MultiHeadAttention(2, 4)(y, layers.Reshape((-1, filters))(fewer))
+        x = feed(layers.Add()([x, y]), f"stage{stage}")
+        if stage < 3:
+            x = layers.Reshape((side, side, filters))(x)
+    return classify(inputs, layers.LayerNormalization(name="norm")(x))
