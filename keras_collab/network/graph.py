@@ -107,8 +107,9 @@ class Graph:
             if _state(model) != state:
                 raise ValueError(
                     f"Network '{model.name}' was changed after it was wrapped: layers were added, removed or "
-                    "quantized, and the wrapped model would go on with the old ones. Wrap the network again, "
-                    "keras_collab.wrap(network), and compile that model."
+                    "quantized, and the wrapped model would go on with the old ones. To train, wrap the network again, "
+                    "keras_collab.wrap(network), and compile that model; to save, save the network: "
+                    "model.unwrap().save(...)."
                 )
 
 

@@ -41,6 +41,14 @@ class Kernel:
     dense: bool = False
 
     @property
+    def operation(self) -> Operation:
+        return self.layer
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    @property
     def weights(self) -> int:
         """Number of weights in all filters."""
         return self.groups * self.filters * self.size
@@ -93,6 +101,15 @@ def kernels_of(operation: Operation, path: str) -> list[Kernel]:
     for layer in _inner_layers(operation):
         kernels.extend(kernels_of(layer, f"{path}/{layer.name}"))
     return kernels
+
+
+def all_kernels(graph: Graph) -> list[Kernel]:
+    """The kernels of all layers, each once, under its first path."""
+    kernels: dict[int, Kernel] = {}
+    for call in graph.calls:
+        for kernel in kernels_of(call.operation, call.path):
+            kernels.setdefault(id(kernel.layer), kernel)
+    return list(kernels.values())
 
 
 def _inner_layers(operation: Operation) -> list[keras.Layer]:

@@ -15,7 +15,8 @@ def check_same_placement(network: keras.Model) -> None:
             raise ValueError(
                 f"Network '{network.name}' was built outside the distribution it is to be trained in: its weights are "
                 f"{_placement(weight)}, new ones are {_placement(fresh)}. Build the network, and wrap it, inside "
-                "`with strategy.scope():`, or after keras.distribution.set_distribution()."
+                "`with strategy.scope():`, and call there what raised this, or after "
+                "keras.distribution.set_distribution()."
             )
 
 

@@ -12,7 +12,7 @@ from keras_collab.network.calls import Call
 from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
 from keras_collab.network.head import Head, find_heads
-from keras_collab.network.layers import Kernel, kernels_of
+from keras_collab.network.layers import Kernel, all_kernels
 from keras_collab.network.names import LAYERS_HELP, Layers, choose, path_of, quoted
 
 
@@ -98,16 +98,6 @@ class Selection:
         return sources
 
     @property
-    def paths(self) -> list[str]:
-        """Paths of the layers of all taps and kernels, each once."""
-        paths: dict[str, None] = {}
-        for tap in self.taps:
-            paths[tap.path] = None
-        for kernel in self.kernels:
-            paths[kernel.path] = None
-        return list(paths)
-
-    @property
     def is_empty(self) -> bool:
         """Whether there are no taps, no head and no kernels."""
         return not self.sources
@@ -175,19 +165,18 @@ class NetworkReader:
             ValueError: if no layer has a name, or none of the layers has two filters to compare.
             TypeError: if `layers` is none of these.
         """
-        calls = self._calls_with_kernels()
-        kernels: list[Kernel] = []
+        candidates = all_kernels(self.graph)
         if layers == "auto":
             kernels = auto_kernels(self.graph)
         else:
-            for call in choose(calls, layers, "a layer with a kernel", self.graph.name):
-                kernels.extend(kernels_of(call.operation, call.path))
+            kernels = choose(candidates, layers, "a layer with a kernel", self.graph.name)
         comparable = [kernel for kernel in kernels if kernel.filters > 1]
         if len(comparable) < at_least:
-            names = ", ".join(map(path_of, calls)) or "none"
+            names = ", ".join(map(path_of, candidates)) or "none"
+            left_out = ", which leaves out the first convolution and the outputs" if layers == "auto" else ""
             raise ValueError(
-                f"no layer with two or more filters to compare in network '{self.graph.name}' for layers={layers!r}. "
-                f"{LAYERS_HELP}; layers with kernels: {names}."
+                f"no layer with two or more filters to compare in network '{self.graph.name}' for layers={layers!r}"
+                f"{left_out}. {LAYERS_HELP}; layers with kernels: {names}."
             )
         return tuple(comparable)
 
@@ -254,15 +243,6 @@ class NetworkReader:
     @functools.cached_property
     def _auto_taps(self) -> list[Call]:
         return auto_taps(self.graph)
-
-    def _calls_with_kernels(self) -> list[Call]:
-        """One call for each layer that has a kernel; of layers inside another, that of the outer one."""
-        calls: dict[int, Call] = {}
-        for call in self.graph.calls:
-            for kernel in kernels_of(call.operation, call.path):
-                inner = dataclasses.replace(call, operation=kernel.layer, path=kernel.path)
-                calls.setdefault(id(kernel.layer), inner)
-        return list(calls.values())
 
 
 def _tap(graph: Graph, call: Call, channels_first: bool) -> Tap:

@@ -121,7 +121,7 @@ def test_sequential_that_is_changed_is_noticed():
     graph.check_unchanged()
     network.pop()
     network.add(layers.Dense(4, name="other"))
-    with pytest.raises(ValueError, match=r"Network 'stack' was changed after it was wrapped.*Wrap the network again"):
+    with pytest.raises(ValueError, match=r"Network 'stack' was changed after it was wrapped.*wrap the network again"):
         graph.check_unchanged()
 
 

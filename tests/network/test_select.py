@@ -5,7 +5,7 @@ import pytest
 from helpers import kernel_paths
 from keras import layers
 
-from keras_collab import NetworkReader, Selection
+from keras_collab import NetworkReader
 from keras_collab.network.names import LAYERS_HELP
 
 
@@ -47,12 +47,6 @@ def test_layer_with_one_filter_has_nothing_to_compare():
     with pytest.raises(ValueError, match="no layer with two or more filters to compare in network") as error:
         kernel_paths(network, "single")
     assert "layers with kernels: wide, single, head" in str(error.value)
-
-
-def test_found_names_each_layer_once(network):
-    reader = NetworkReader(network)
-    found = Selection(taps=reader.taps(["shared", "hidden"]), kernels=reader.kernels(["shared", "conv"]))
-    assert found.paths == ["shared", "hidden", "left/conv"]
 
 
 def test_too_few_layers(network):
