@@ -61,6 +61,8 @@ class Backup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         model = self.model
+        if model.optimizer is None:
+            raise ValueError(f"Backup needs a model that is compiled with an optimizer. Received: {model.name!r}.")
         if not model.built:
             raise ValueError(
                 f"Backup needs a built model. Received: {model.name!r}, which is not. Call it on a batch first."
@@ -147,6 +149,15 @@ class Backup(keras.callbacks.Callback):
         size, free = self.path.stat().st_size, shutil.disk_usage(self.path.parent).free
         if free < size:
             raise write_error(self.path, OSError(f"{size:,} bytes are needed, {free:,} are free"))
+
+
+def epochs_in(path: Path) -> int:
+    """The number of complete epochs in a file of `Backup`; 0 if it cannot be read."""
+    try:
+        with h5py.File(path, "r") as file:
+            return int(json.loads(file[_ENTRY]["json"][()])["epoch"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return 0
 
 
 def random_states(model: keras.Model) -> list[Any]:

@@ -1,6 +1,7 @@
 """A second model of the same network, to measure training steps without training the network."""
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -23,10 +24,7 @@ def check_compiled(owner: Any, model: Any) -> None:
 
 def terms_like(model: CollabModel) -> list[Term]:
     """New terms with the settings of those of a model."""
-    terms = []
-    for term in model.terms.values():
-        terms.append(type(term).from_config(term.get_config()))
-    return terms
+    return [term.copy() for term in model.terms.values()]
 
 
 def compile_like(copy: keras.Model, model: CollabModel, optimizer: Any, **settings: Any) -> None:
@@ -47,6 +45,8 @@ def compile_like(copy: keras.Model, model: CollabModel, optimizer: Any, **settin
 def unchanged(network: keras.Model) -> Iterator[None]:
     """Restores the variables of a network afterwards: weights, statistics and random states."""
     before = []
+    torch = sys.modules.get("torch")
+    drawn = torch.get_rng_state() if torch else None  # Keras 3.15 on PyTorch draws from its generator too.
     for variable in network.variables:
         before.append((variable, ops.convert_to_numpy(variable).copy()))
     try:
@@ -54,3 +54,5 @@ def unchanged(network: keras.Model) -> Iterator[None]:
     finally:
         for variable, value in before:
             variable.assign(value)
+        if torch:
+            torch.set_rng_state(drawn)

@@ -16,8 +16,12 @@ from keras import ops, tree
 
 from keras_collab._files import write_json
 from keras_collab._types import Data
+from keras_collab.callbacks import epochs_in
 from keras_collab.collab_model import CollabModel
 from keras_collab.terms.term import Term
+
+# What `Trainer.train_one` records of a run beside its history.
+_RECORDED = {"metric", "metric_name", "larger_is_better", "first_batch"}
 
 
 @contextlib.contextmanager
@@ -34,12 +38,14 @@ def owner_of(folder: Path) -> Iterator[None]:
 
 
 def check_same(folder: Path, settings: dict[str, Any]) -> None:
-    """Raises if the folder holds another comparison with a run that is done; says what differs."""
+    """Raises if the folder holds another comparison that has trained for an epoch or more; says what differs."""
     path = folder / "comparison.json"
     settings = json.loads(json.dumps(settings, default=str))
     kept = _read(path) if path.exists() else {}
-    if kept != settings and not list(folder.glob("seed*.json")):
-        for left in (*folder.glob("start*.weights.h5"), *folder.glob("backup-*.weights.h5")):
+    backups = list(folder.glob("backup-*.weights.h5"))
+    has_trained = any(folder.glob("seed*.json")) or any(map(epochs_in, backups))
+    if kept != settings and not has_trained:
+        for left in (*folder.glob("start*.weights.h5"), *backups):
             left.unlink()  # By a call that failed, and was then corrected.
         write_json(path, settings)
         kept = settings
@@ -56,14 +62,14 @@ def _leaves(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def training_settings(model: keras.Model) -> dict[str, Any]:
-    """What a model's training depends on, as it is saved; names alone of what cannot be saved."""
-    try:
-        compiled = model.get_compile_config()
-    except (AttributeError, NotImplementedError, TypeError, ValueError):
-        compiled = {"optimizer": _name(model.optimizer), "loss": _name(model.loss)}
+    """What a model's training depends on, as it is saved; of what cannot be saved the name and the plain attributes."""
+    compiled = tree.map_structure(_setting, model._compile_config.config)
     text = json.dumps(compiled, default=_name)
     names = re.compile(r'"name": "[^"]*"')  # Given by Keras; a function's own name may end in a number.
     settings = {"compiled": json.loads(names.sub(lambda name: unnumbered(name[0]), text))}
+    settings["model"] = {"class": _name(model), **_plain_attributes(model)}
+    if model.optimizer is not None:
+        settings["learning rate"] = float(ops.convert_to_numpy(model.optimizer.learning_rate))
     if isinstance(model, CollabModel):
         terms = [_term_settings(term) for term in model.terms.values()]
         settings["terms"] = [{**term, "seed": None} for term in terms]  # The seed follows from the run's.
@@ -75,6 +81,26 @@ def _term_settings(term: Term) -> dict[str, Any]:
         return term.get_config()
     except ValueError:  # Its weight is a function that cannot be saved, or it does not keep an argument.
         return {"name": term.name, "class": _name(term), "weight": _name(term.weight)}
+
+
+def _setting(value: Any) -> Any:
+    """A part of what was compiled: as it is saved, with the attributes that it may have beside its config."""
+    try:
+        saved = keras.saving.serialize_keras_object(value)
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        saved = {"class": _name(value)}
+    if not isinstance(saved, dict):
+        return saved
+    return {**saved, **_plain_attributes(value)}
+
+
+def _plain_attributes(value: Any) -> dict[str, Any]:
+    """The numbers and strings among the attributes of an object, but for its name, which Keras numbers."""
+    attributes = {}
+    for name, attribute in getattr(value, "__dict__", {}).items():
+        if isinstance(attribute, bool | int | float | str) and name != "name" and not name.startswith("_"):
+            attributes[name] = attribute
+    return attributes
 
 
 def unnumbered(text: str) -> str:
@@ -109,6 +135,12 @@ def network_digest(network: keras.Model) -> int:
     return zlib.crc32(unnumbered(text).encode())
 
 
+def mean_size(network: keras.Model) -> str:
+    """The mean size of a network's weights, which tells those of one file from those of another."""
+    sizes = [float(np.mean(np.abs(ops.convert_to_numpy(weight).astype("float64")))) for weight in network.weights]
+    return f"{np.mean(sizes):.4g}" if sizes else ""  # Rounded: other processors compute some starts a little apart.
+
+
 def finite(history: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """The history with None for each number that JSON does not have."""
     columns = {}
@@ -125,7 +157,7 @@ def read_record(path: Path, epochs: int) -> dict[str, Any]:
     """
     record = _read(path)
     history = record.get("history")
-    if not isinstance(history, dict) or not {"metric", "first_batch"} <= record.keys():
+    if not isinstance(history, dict) or not record.keys() >= _RECORDED:
         raise _damaged(path, "it is no record of a run")
     columns = {}
     for name, column in {"seconds_per_step": None, **history}.items():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import re
 import statistics
 import sys
 import time
@@ -25,6 +26,7 @@ from keras_collab.tools._directory import (
     digest,
     finite,
     load_weights,
+    mean_size,
     network_digest,
     read_record,
     training_settings,
@@ -32,7 +34,7 @@ from keras_collab.tools._directory import (
 )
 from keras_collab.tools.arms import Arm, balanced, check_trains
 from keras_collab.tools.balance import balance
-from keras_collab.tools.comparison import Comparison, Run
+from keras_collab.tools.comparison import Comparison, Run, is_larger_better
 
 
 @dataclasses.dataclass
@@ -54,7 +56,8 @@ class Trainer:
     larger_is_better: bool | None
     runs: list[Run] = dataclasses.field(default_factory=list)
     metric: str = ""
-    first_batches: dict[int, int] = dataclasses.field(default_factory=dict)
+    metric_name: str = ""
+    first_batch_by_seed: dict[int, int] = dataclasses.field(default_factory=dict)
     latest_variables: dict[int, Any] = dataclasses.field(default_factory=dict)
     latest_iterations: Any = None
     stopped_early: bool = False
@@ -71,6 +74,7 @@ class Trainer:
             keras.utils.set_random_seed(0)
             network = self.new_network()
             settings["parameters"], settings["digest of the network"] = network.count_params(), network_digest(network)
+            settings["mean size of the initial weights"] = mean_size(network)
             training = training_settings(self.model_of(arm, network))
             settings[f"training of {arm!r}"] = training
             self.losses.add(str(training["compiled"].get("loss")))
@@ -85,19 +89,21 @@ class Trainer:
             self.backup_path(arm, seed).unlink(missing_ok=True)
         record = read_record(path, self.epochs)
         if not self.metric:
-            self.metric = record["metric"]
+            self.metric, self.metric_name = record["metric"], record["metric_name"]
+            if self.larger_is_better is None:
+                self.larger_is_better = record["larger_is_better"]
             if self.metric == "val_loss" and len(self.losses) > 1:
                 warnings.warn(
                     "The arms have different losses and are compared by them. Compile a metric to compare by.",
                     stacklevel=3,
                 )
         history = record["history"]
-        if unnumbered(record["metric"]) != unnumbered(self.metric):  # Keras numbers them: auc_1, auc_2.
+        if record["metric_name"] != self.metric_name:
             raise ValueError(f"Arm {arm!r} has no column {self.metric!r}, by which arms are compared: {list(history)}.")
         history[self.metric] = history.pop(record["metric"])
-        if seed not in self.first_batches:
-            self.first_batches[seed] = self.first_batch_digest(seed) if is_kept else record["first_batch"]
-        if self.first_batches[seed] != record["first_batch"]:
+        if seed not in self.first_batch_by_seed:
+            self.first_batch_by_seed[seed] = self.first_batch_digest(seed) if is_kept else record["first_batch"]
+        if self.first_batch_by_seed[seed] != record["first_batch"]:
             warnings.warn(
                 "The arms of a seed begin with different training batches, so that the runs are not pairs: the data "
                 "continue their shuffling from run to run, or are not those of the directory. Give train= as a "
@@ -122,8 +128,14 @@ class Trainer:
                 model.test_on_batch(*batch)
         write_whole(self.path(arm, seed, ".weights.h5"), network.save_weights)
         metric = _metric(model, backup.history)
-        history = finite(backup.history)
-        return {"metric": metric, "history": history, "first_batch": first_batch, "risen": _risen(model)}
+        return {
+            "metric": metric,
+            "metric_name": _without_numbers(metric, network),
+            "larger_is_better": is_larger_better(metric, _metric_class(model, metric)),
+            "history": finite(backup.history),
+            "first_batch": first_batch,
+            "risen": _risen(model),
+        }
 
     def first_batch_digest(self, seed: int) -> int:
         """A number that tells the first training batches of a seed apart."""
@@ -281,6 +293,22 @@ def _metric(model: keras.Model, history: Mapping[str, Any]) -> str:
                 if f"val_{name}" in history:
                     return f"val_{name}"
     return "val_loss"
+
+
+def _metric_class(model: keras.Model, column: str) -> str:
+    """The name of the class of a column's metric; empty for the loss."""
+    for metrics in model.metrics:
+        for metric in metrics.metrics if metrics.name == "compile_metrics" else []:
+            if column.endswith(f"_{metric.name}"):
+                return type(metric).__name__
+    return ""
+
+
+def _without_numbers(column: str, network: keras.Model) -> str:
+    """A column without the numbers that Keras gives to metrics and outputs: dense_8_auc_2 as dense_auc."""
+    for layer in network.layers:  # Outputs are named as the layers that make them.
+        column = column.replace(f"val_{layer.name}_", f"val_{unnumbered(layer.name)}_")
+    return re.sub(r"_\d+$", "", column)
 
 
 def _risen(model: keras.Model) -> float:

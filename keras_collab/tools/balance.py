@@ -18,6 +18,7 @@ from keras_collab.collab_model import CollabModel
 from keras_collab.terms.weights import height
 from keras_collab.tools._batches import Batch, check_batches, first_batches
 from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
+from keras_collab.tools._printed import Printed
 
 RANGE = 10.0  # A search goes from a tenth of the start weight to ten times it.
 # Of a loss while its gradient is measured. The first keeps small gradients above the smallest number of float16.
@@ -57,7 +58,7 @@ class TermBalance:
 
 
 @dataclasses.dataclass(frozen=True)
-class Balance:
+class Balance(Printed):
     """What `balance` returns; prints as a table.
 
     Attributes:

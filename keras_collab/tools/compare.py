@@ -1,6 +1,5 @@
 """Does it help on your own data? Trains a network plain and wrapped from the same initial weights, and compares."""
 
-import dataclasses
 import shutil
 import tempfile
 import weakref
@@ -62,12 +61,12 @@ def compare(
             `"label_smoothing"` (0.1). Or a dict from names to None for plain training, to a function from a network to
             a model, which is then compiled if it is not, or to a function without arguments that returns a list of
             terms. The first arm is the one that the others are compared with. Defaults to `("plain", "wrapped")`.
-        directory: folder that keeps the runs of one comparison: of the same network, arrays and settings; functions,
-            such as a loss of your own, are told apart by their names. After an interruption, the same call resumes from
-            the last complete epoch (a `tf.data.Dataset` then shuffles anew); with more seeds it adds runs. Defaults to
-            a temporary folder.
-        larger_is_better: whether a larger value of the metric is better. Defaults to what its name says: metrics named
-            as a loss or an error are better when smaller, all others when larger.
+        directory: folder that keeps the runs of one comparison: of the same network, initial weights, arrays and
+            settings; functions, such as a loss of your own, are told apart by their names. After an interruption, the
+            same call resumes from the last complete epoch (a `tf.data.Dataset` then shuffles anew); with more seeds it
+            adds runs. Defaults to a temporary folder.
+        larger_is_better: whether a larger value of the metric is better. Defaults to what the name of its class says,
+            or its own: losses and errors are better when smaller, all others when larger.
         stop_early: whether to stop once all intervals exclude 0, from the third seed on. Such repeated tests find
             chance differences more often than the intervals state. Defaults to False.
         verbose: whether to show a progress bar. Defaults to True.
@@ -92,18 +91,19 @@ def compare(
             raise TypeError(f"compare: `{name}` must be a function. Received: {name}={function!r}.")
     check_data("train", train)
     check_data("validation", validation)
+    arms_by_name = make_arms(arms)
     folder = Path(tempfile.mkdtemp(prefix="keras_collab-") if directory is None else directory)
     trainer = Trainer(
-        compare,
-        build_network,
-        train,
-        validation,
-        compile,
-        epochs,
-        batch_size,
-        make_arms(arms),
-        folder,
-        larger_is_better,
+        owner=compare,
+        build_network=build_network,
+        train=train,
+        validation=validation,
+        compile=compile,
+        epochs=epochs,
+        batch_size=batch_size,
+        arms=arms_by_name,
+        folder=folder,
+        larger_is_better=larger_is_better,
     )
     if directory is None:
         weakref.finalize(trainer, shutil.rmtree, folder, ignore_errors=True)  # The comparison holds the trainer.
@@ -113,28 +113,19 @@ def compare(
             check_same(folder, settings)
         with _progress(verbose) as progress:
             bar = progress.add_task("", total=seeds * len(trainer.arms) * epochs)
+
+            def show(epoch: int) -> None:
+                progress.update(bar, completed=len(trainer.runs) * epochs + epoch)
+
             for seed in range(seeds):
                 for arm in trainer.arms:
-                    done = len(trainer.runs) * epochs
-                    progress.update(bar, description=escape(f"seed {seed}, {arm}"), completed=done)
-                    trainer.run(arm, seed, _Bar(progress, bar, done))
+                    progress.update(bar, description=escape(f"seed {seed}, {arm}"))
+                    trainer.run(arm, seed, on_epoch=show)
+                    show(0)  # Also of a run that was kept.
                 if stop_early and seed >= 2 and _clear(trainer.comparison()):
                     trainer.stopped_early = True
                     break
-            progress.update(bar, completed=len(trainer.runs) * epochs)
     return trainer.comparison()
-
-
-@dataclasses.dataclass
-class _Bar:
-    """Moves the progress bar: called with the number of epochs of the present run."""
-
-    progress: Progress
-    task: Any
-    before: int
-
-    def __call__(self, epoch: int) -> None:
-        self.progress.update(self.task, completed=self.before + epoch)
 
 
 def _progress(verbose: bool) -> Progress:

@@ -1,7 +1,6 @@
 """The result of `compare`: the runs, conclusions from them, a table and a figure."""
 
 import dataclasses
-import io
 import math
 import re
 import statistics
@@ -11,20 +10,36 @@ from typing import Any
 import keras
 import numpy as np
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 from scipy.special import stdtrit
 
 from keras_collab._checks import require
+from keras_collab.tools._printed import Printed
 
 # Metrics whose last words say that larger is better, whatever their output is called.
 _LARGER = re.compile(r"(accuracy|auc|precision|recall|f1_score|r2_score|similarity|iou)(_\d+)?$")
 # Metrics that are better when they are smaller: losses and errors, and short names of some of them.
 _SMALLER = re.compile(
     "loss|error|entropy|diverg|hinge|poisson|perplexity|huber|cosh|brier|distance|false_|miss_rate|deviance|bits_per|"
-    "(^|_)(nll|ppl|err|n?r?mse|r?msle|[sw]?ma?p?e|wape|mase|wer|cer|eer|fpr|fnr|fid|ece)(_|$)"
+    "(^|_)(nll|ppl|err|n?r?mse|r?msle|[sw]?ma?p?e|wape|mase|wer|cer|eer|fpr|fnr|fid|ece|"
+    "[bcs]?ce|cce|scce|xent|kld?|crps|pinball|mre)(_|$)"
 )
+
+
+def is_larger_better(metric: str, metric_class: str = "") -> bool:
+    """Whether a larger value of a metric is better: by the name of its class, else by its own; true for others.
+
+    Args:
+        metric: its column in the history.
+        metric_class: name of the class, such as `"BinaryCrossentropy"`.
+    """
+    by_class = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", metric_class).lower()
+    for name in (by_class, metric.removeprefix("val_").lower()):
+        if _LARGER.search(name) or _SMALLER.search(name):
+            return bool(_LARGER.search(name))
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +83,7 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-class Comparison:
+class Comparison(Printed):
     """The result of `compare`; prints as a table and a sentence for each arm.
 
     Attributes:
@@ -92,10 +107,7 @@ class Comparison:
         self.runs = runs
         self.arms = arms
         self.metric = metric
-        if larger_is_better is None:
-            name = metric.removeprefix("val_").lower()
-            larger_is_better = bool(_LARGER.search(name)) or not _SMALLER.search(name)
-        self.larger_is_better = larger_is_better
+        self.larger_is_better = is_larger_better(metric) if larger_is_better is None else larger_is_better
         self.stopped_early = stopped_early
         self._load = load
 
@@ -162,11 +174,6 @@ class Comparison:
             if risen < 0.99:
                 sentences.append(f"{arm}: its weights rose to {risen:.0%} only; a longer training may differ.")
         return Group(table, *map(escape, sentences), self._limits())
-
-    def __str__(self) -> str:
-        text = io.StringIO()
-        Console(file=text, width=100, force_jupyter=False).print(self)
-        return text.getvalue()
 
     def figure(self) -> Any:
         """Plots the metric by epoch: a thin line for each run, a thick one for the mean of each arm.
@@ -237,7 +244,7 @@ class Comparison:
         return f"{self.scale * value:.1f}" if self.scale == 100 else f"{value:.4g}"
 
     def _signed(self, value: float) -> str:
-        return f"{self.scale * value:+.1f}" if self.scale == 100 else f"{value:+.3g}"
+        return f"{self.scale * value:+z.1f}" if self.scale == 100 else f"{value:+.3g}"
 
 
 def paired_difference(differences: list[float], largest: float = 0.0) -> Difference:

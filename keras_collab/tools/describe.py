@@ -18,6 +18,7 @@ from keras_collab.terms.term import Term
 from keras_collab.terms.weights import in_words
 from keras_collab.tools._batches import first_batches
 from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
+from keras_collab.tools._printed import Printed
 
 WARM_UP, STEPS = 2, 5  # Steps that are not timed, since Keras compiles in them; steps that are.
 
@@ -47,7 +48,7 @@ class TermDescription:
 
 
 @dataclasses.dataclass(frozen=True)
-class Description:
+class Description(Printed):
     """What `describe` returns; prints as a table.
 
     Attributes:

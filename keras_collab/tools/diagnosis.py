@@ -10,6 +10,7 @@ from rich.table import Table
 
 from keras_collab._checks import require
 from keras_collab._types import Array
+from keras_collab.tools._printed import Printed
 
 CHANNELS = ("channels", "effective", "dead", "R²", "CKA with the last")
 FILTERS = ("filters", "effective", "cos²", "cos² at random")
@@ -93,7 +94,7 @@ class Parts:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Diagnosis:
+class Diagnosis(Printed):
     """What `diagnose` returns; prints as tables.
 
     Attributes:
@@ -150,7 +151,10 @@ class Diagnosis:
         return [float(row[-1]) for row in self.alignment]
 
     def figure(self) -> Any:
-        """Plots the diagnosis with matplotlib; save it with `.savefig("diagnosis.png")`.
+        """Plots the diagnosis; save it with `.savefig("diagnosis.png")`.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
 
         Raises:
             ImportError: if matplotlib is not installed.

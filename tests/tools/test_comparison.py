@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from keras_collab.tools.comparison import Comparison, Run, paired_difference
+from keras_collab.tools.comparison import Comparison, Run, is_larger_better, paired_difference
 
 
 def comparison_of(values, metric="val_accuracy"):
@@ -72,6 +72,20 @@ def test_whether_larger_is_better(metric, larger):
     assert comparison.larger_is_better == larger
     assert ("better by" in comparison.conclusion("wrapped")) == larger
     assert comparison.best() == (("wrapped", 2) if larger else ("plain", 0))
+
+
+@pytest.mark.parametrize(
+    ("metric", "metric_class", "larger"),
+    [
+        ("val_bce", "BinaryCrossentropy", False),
+        ("val_mine", "FalsePositives", False),
+        ("val_error", "SparseCategoricalAccuracy", True),
+        ("val_ce", "MeanMetricWrapper", False),
+        ("val_mine", "MeanMetricWrapper", True),
+    ],
+)
+def test_the_class_of_a_metric_says_whether_larger_is_better(metric, metric_class, larger):
+    assert is_larger_better(metric, metric_class) == larger
 
 
 def test_table_has_a_row_an_arm_and_a_sentence_an_arm():

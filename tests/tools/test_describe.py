@@ -47,6 +47,7 @@ def test_frozen_layers_are_said(capsys):
     assert taps.frozen == ("relu0",)  # The second is behind bn1, which trains.
     assert kernels.frozen == ("conv1",)
     assert capsys.readouterr().out.count("frozen: 1 of these") == 2
+    assert str(description).count("frozen: 1 of these") == 2
 
 
 def test_a_layer_that_is_called_twice_has_two_taps_and_its_weights_count_once():

@@ -8,9 +8,10 @@ import filelock
 import keras
 import numpy as np
 import pytest
-from helpers import JIT, compare_tiny, small_data, small_network, tiny_network
+from helpers import JIT, compare_tiny, compile_model, small_data, small_network, tiny_network
 
 import keras_collab
+from keras_collab.tools._directory import training_settings
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,12 @@ def finished(tmp_path_factory):
 
 def zero_terms():
     return [keras_collab.KernelSimilarity(0.0)]
+
+
+def trained_elsewhere():
+    network = tiny_network()
+    network.set_weights([2 * weight for weight in network.get_weights()])
+    return network
 
 
 @pytest.mark.parametrize(
@@ -39,11 +46,15 @@ def zero_terms():
         ({"validation": (small_data(40)[0], small_data(40)[1][::-1])}, "digest of validation"),
         ({"build_network": lambda: tiny_network("tanh")}, "digest of the network"),
         ({"build_network": small_network}, "parameters: .* now"),
+        ({"build_network": trained_elsewhere}, r"mean size of the initial weights: '0\.\d+', now '0\.\d+'"),
     ],
 )
 def test_one_directory_holds_one_comparison(changes, message, finished):
     with pytest.raises(ValueError, match=rf"(?s)another comparison.*{message}.*another directory="):
         compare_tiny(directory=finished, **changes)
+
+
+TOO_LONG = {"metric": "m", "metric_name": "m", "larger_is_better": True, "first_batch": 1, "history": {"m": [1, 2, 3]}}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +63,7 @@ def test_one_directory_holds_one_comparison(changes, message, finished):
         ("seed0-plain.json", b'{"metric": "val_acc'),
         ("seed0-plain.json", b"[1]"),
         ("seed0-plain.json", b"\xff\xfe"),
-        ("seed0-plain.json", b'{"metric": "val_accuracy", "first_batch": 1, "history": {"val_accuracy": [1, 2, 3]}}'),
+        ("seed0-plain.json", json.dumps(TOO_LONG).encode()),
         ("comparison.json", b"[]"),
         ("start0.weights.h5", b"cut off"),
     ],
@@ -105,6 +116,26 @@ def test_a_call_that_failed_leaves_its_directory_to_the_next(tmp_path):
     compare_tiny(directory=tmp_path, epochs=1, arms=["plain"])
 
 
+def test_a_training_that_was_interrupted_is_not_deleted(tmp_path):
+    def interrupt(epoch, logs):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    def fails(model):
+        compile_model(model, optimizer="adam", jit_compile=JIT)
+        fit = model.fit
+        stop = keras.callbacks.LambdaCallback(on_epoch_begin=interrupt)
+        model.fit = lambda *args, callbacks, **kwargs: fit(*args, callbacks=[*callbacks, stop], **kwargs)
+
+    with pytest.raises(KeyboardInterrupt):
+        compare_tiny(directory=tmp_path, compile=fails, arms=["plain"])
+    (backup,) = tmp_path.glob("backup-*.weights.h5")
+    with pytest.raises(ValueError, match=r"another comparison\. What differs: epochs: 2, now 3"):
+        compare_tiny(directory=tmp_path, epochs=3, arms=["plain"])
+    assert backup.exists()
+    compare_tiny(directory=tmp_path, arms=["plain"])  # Goes on.
+
+
 @pytest.mark.parametrize("name", ["start", "a/b", "terms [/low]"])
 def test_arms_have_any_name(name, tmp_path):
     comparison = compare_tiny(directory=tmp_path, arms={name: None, "plain": None}, epochs=1)
@@ -128,6 +159,30 @@ def test_what_keras_cannot_save_is_compared(tmp_path):
     for seeds in (1, 2):
         comparison = compare_tiny(directory=tmp_path, compile=compile, seeds=seeds, epochs=1, arms=arms)
         assert len(comparison.runs) == 2 * seeds
+
+
+class Scaled(keras.losses.Loss):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def call(self, y_true, y_pred):
+        return self.scale * keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+
+def compiled(rate=0.1, loss=None, branches=2):
+    model = keras_collab.baselines.MultiHead(small_network(), branches=branches)
+    loss = loss or functools.partial(keras.losses.sparse_categorical_crossentropy)
+    model.compile(keras.optimizers.SGD(rate), loss, metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.parametrize("change", [{"rate": 0.2}, {"loss": Scaled(2.0)}, {"branches": 3}])
+def test_settings_that_keras_does_not_save_are_told_apart(change):
+    settings = training_settings(compiled(**{"loss": Scaled(1.0)} if "loss" in change else {}))
+    assert training_settings(compiled(**change)) != settings
+    again = {**change, "loss": Scaled(2.0)} if "loss" in change else change
+    assert training_settings(compiled(**again)) == training_settings(compiled(**change))
 
 
 def test_one_directory_has_one_owner(tmp_path):
