@@ -52,8 +52,7 @@ def checked_terms(terms: Any) -> list[Term]:
             )
         if term.built:
             raise ValueError(
-                f"Term '{term.name}' is already part of a model and holds its state. Make a new one: "
-                f"{type(term).__name__}.from_config(term.get_config())."
+                f"Term '{term.name}' is already part of a model and holds its state. Make a new one: term.copy()."
             )
         if {term.name, f"{term.name}_weight"} & columns or term.name.startswith("val_"):
             raise ValueError(

@@ -24,6 +24,8 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
+    except NotImplementedError:  # A RuntimeError that says nothing of the disk.
+        raise
     except (OSError, RuntimeError) as error:  # h5py 3 raises RuntimeError where closing a file fails.
         raise write_error(path, error) from error
 

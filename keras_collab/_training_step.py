@@ -119,7 +119,7 @@ class LastState:
 
     @contextlib.contextmanager
     def kept(self, model: keras.Model) -> Iterator[None]:
-        """Gives variables that have lost their values the last ones back if training ends by an exception."""
+        """If the block raises, puts the last known values back into variables that JAX has emptied."""
         self._values = list[Any]()  # What a training that ended otherwise left.
         try:
             yield

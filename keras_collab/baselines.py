@@ -2,7 +2,7 @@
 
 Each trains a network inside a larger model, of which `unwrap()` keeps the network. Heads and exits have weights of
 their own; R-Drop takes a second forward pass. Training uses the loss of the method, on logits; the loss given to
-`compile` is that of `evaluate`.
+`compile` is that of `evaluate`. What is saved is the network.
 """
 
 import dataclasses
@@ -107,6 +107,12 @@ class Baseline(keras.Model):
         """Returns the network."""
         return self.network
 
+    def save(self, filepath, *args, **kwargs):
+        raise NotImplementedError(
+            f"A {type(self).__name__} model is not saved. Save its network, which needs no keras_collab to load: "
+            f"model.unwrap().save({str(filepath)!r})."
+        )
+
     def train_step(self, *args, **kwargs):
         with training_step(self):
             return super().train_step(*args, **kwargs)
@@ -150,6 +156,11 @@ class MultiHead(Baseline):
         branches: integer >= 2. Branches of each split; there are `branches ** len(splits)` heads. Defaults to 2.
         hard_share: float in (0, 1]. Weight of the labels. Defaults to 0.5.
         temperature: float in [1e-4, 1e4]. Defaults to 2.
+        name: name of the model. Defaults to that of the network.
+
+    Raises:
+        ValueError: if an argument is outside its range, the network ends in no Dense layer with one output for each
+            class, or it cannot be split there.
     """
 
     def __init__(
@@ -221,6 +232,11 @@ class RDrop(Baseline):
     Args:
         network: network to train; it has one input and dropout in a layer, and ends in a Dense layer.
         weight: float >= 0, of the divergence between the passes. Defaults to 0.3.
+        name: name of the model. Defaults to that of the network.
+
+    Raises:
+        ValueError: if the weight is negative, or the network has no dropout, several inputs, or does not end in a Dense
+            layer with one output for each class.
     """
 
     def __init__(self, network: keras.Model, weight: float = 0.3, *, name: str | None = None):
@@ -268,6 +284,11 @@ class Exits(Baseline):
         bottleneck: whether exits have the paper's bottleneck. Defaults to False.
         hint_weight: float >= 0, unused without a bottleneck. Defaults to 1e-4; public reimplementations use 1e-6 on
             the sum over a batch of 128.
+        name: name of the model. Defaults to that of the network.
+
+    Raises:
+        ValueError: if an argument is outside its range, the network ends in no Dense layer with one output for each
+            class, or a layer cannot have an exit.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """The model that trains a network with terms added to its loss: the only place where training is touched."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -126,9 +127,9 @@ class CollabModel(keras.Model):
         return self._internals.network
 
     @property
-    def terms(self) -> dict[str, Term]:
+    def terms(self) -> Mapping[str, Term]:
         """The terms by name. A new weight applies at once: `model.terms["kernel_similarity"].weight = 0.5`."""
-        return TermsByName({term.name: term for term in self._terms})
+        return MappingProxyType(TermsByName({term.name: term for term in self._terms}))
 
     def unwrap(self) -> keras.Model:
         """Returns the network without the terms. Its saved files load where keras_collab is not installed."""
@@ -343,6 +344,7 @@ class CollabModel(keras.Model):
                 f"A model with terms is saved as a .keras file. Received: {str(filepath)!r}. Keras' older format does "
                 "not hold the step; for the network alone use model.unwrap().save(...)."
             )
+        self._internals.graph.check_unchanged()
         self.get_config()  # Raises for what cannot be saved before a file that is already there is opened.
         return super().save(filepath, *args, **kwargs)
 

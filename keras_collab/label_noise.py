@@ -102,10 +102,15 @@ def asymmetric(
 
     Raises:
         ValueError: if labels or pairs are not class indices, their dtype cannot hold all classes, a class is paired
-            with itself, or the rate is outside [0, 1].
+            with itself, the number of classes is not 10 and no pairs are given, or the rate is outside [0, 1].
     """
     check_range(asymmetric, rate=rate, least=0, most=1)
     labels = _check_labels(asymmetric, labels, classes)
+    if pairs is CIFAR10_PAIRS and classes != 10:
+        raise ValueError(
+            "asymmetric: the pairs of CIFAR-10 turn its ten classes into other ones. "
+            f"Received: classes={classes}. Give the pairs of your classes, pairs={{class: wrong label, ...}}."
+        )
     _check_pairs(pairs, classes)
     random = np.random.default_rng(check_range(asymmetric, seed=seed, least=0, whole=True))
     noisy = labels.copy()

@@ -11,8 +11,25 @@ from keras_collab._types import Tensor
 __all__ = ["Ramp", "RampDown"]
 
 
+class LinearSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A weight that changes linearly over some steps; `value` is the highest that it takes."""
+
+    def __init__(self, value: float, steps: int, begin: int = 0):
+        self.value = check_range(self, value=value, least=0)
+        self.steps = check_range(self, steps=steps, least=1, whole=True)
+        self.begin = check_range(self, begin=begin, least=0, whole=True)
+
+    def _progress(self, step: Tensor) -> Tensor:
+        """The fraction of the ramp completed at `step`, in [0, 1]."""
+        done = ops.cast(step, "float32") - self.begin
+        return ops.clip(done / self.steps, 0.0, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"value": self.value, "steps": self.steps, "begin": self.begin}
+
+
 @keras.saving.register_keras_serializable("keras_collab")
-class Ramp(keras.optimizers.schedules.LearningRateSchedule):
+class Ramp(LinearSchedule):
     """Raises a weight linearly from 0 to `value`.
 
     The weight is 0 until step `begin`, rises over `steps` steps, and stays at `value`. Consistency terms are often
@@ -30,20 +47,12 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):
     [0.0, 2.5, 10.0, 10.0]
     """
 
-    def __init__(self, value: float, steps: int, begin: int = 0):
-        self.value = check_range(self, value=value, least=0)
-        self.steps = check_range(self, steps=steps, least=1, whole=True)
-        self.begin = check_range(self, begin=begin, least=0, whole=True)
-
     def __call__(self, step: Tensor) -> Tensor:
-        return self.value * _progress(step, self.begin, self.steps)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"value": self.value, "steps": self.steps, "begin": self.begin}
+        return self.value * self._progress(step)
 
 
 @keras.saving.register_keras_serializable("keras_collab")
-class RampDown(keras.optimizers.schedules.LearningRateSchedule):
+class RampDown(LinearSchedule):
     """Lowers a weight linearly from `value` to 0.
 
     The weight is `value` until step `begin`, falls over `steps` steps, and stays at 0. Penalties on kernels are often
@@ -61,19 +70,5 @@ class RampDown(keras.optimizers.schedules.LearningRateSchedule):
     [8.0, 8.0, 6.0, 0.0]
     """
 
-    def __init__(self, value: float, steps: int, begin: int = 0):
-        self.value = check_range(self, value=value, least=0)
-        self.steps = check_range(self, steps=steps, least=1, whole=True)
-        self.begin = check_range(self, begin=begin, least=0, whole=True)
-
     def __call__(self, step: Tensor) -> Tensor:
-        return self.value * (1.0 - _progress(step, self.begin, self.steps))
-
-    def get_config(self) -> dict[str, Any]:
-        return {"value": self.value, "steps": self.steps, "begin": self.begin}
-
-
-def _progress(step: Tensor, begin: int, steps: int) -> Tensor:
-    """The fraction of the ramp completed at `step`, in [0, 1]."""
-    done = ops.cast(step, "float32") - begin
-    return ops.clip(done / steps, 0.0, 1.0)
+        return self.value * (1.0 - self._progress(step))

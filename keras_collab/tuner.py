@@ -119,7 +119,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
 
     def _measured_ranges(self, data: Data, batch_size: int) -> dict[str, tuple[float, float]]:
         hp = keras_tuner.HyperParameters()
-        terms = [_copy(term, weight=_number(term)) for term in self.terms]
+        terms = [term.copy(weight=_number(term)) for term in self.terms]
         model = wrap(self._network(hp), terms)
         self.compile(hp, model)
         return balance_weights(model, data, batch_size=batch_size, verbose=False).ranges
@@ -160,7 +160,7 @@ class CollabHyperModel(keras_tuner.HyperModel):
             owner, _, argument = setting.rpartition(".")
             if owner == term.name:
                 tuned[argument] = _choose(hp, f"{owner}_{argument}", values, term.get_config()[argument])
-        return _copy(term, **tuned)
+        return term.copy(**tuned)
 
     def fit(self, hp: Any, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
         """Trains the model of a trial and returns its history without the column `loss`."""
@@ -198,10 +198,6 @@ def _choose(hp: Any, name: str, values: Values, default: Any) -> Any:
 def _middle(low: float, high: float) -> float:
     """The middle of a range on a logarithmic scale."""
     return float((low * high) ** 0.5)
-
-
-def _copy(term: Term, **changes: Any) -> Term:
-    return type(term).from_config({**term.get_config(), **changes})
 
 
 def _number(term: Term) -> float:

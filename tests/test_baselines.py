@@ -137,6 +137,15 @@ def test_sample_weights_and_regularizers_count():
     assert half - regularized == pytest.approx((whole - regularized) / 2, rel=1e-3)
 
 
+def test_the_network_is_saved_and_not_the_baseline(tmp_path):
+    path = tmp_path / "network.keras"
+    model = baselines.MultiHead(small_network())
+    model.unwrap().save(path)
+    with pytest.raises(NotImplementedError, match=r"MultiHead model is not saved.*model\.unwrap\(\)\.save"):
+        model.save(path)
+    assert keras.saving.load_model(path).output_shape == (None, 3)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match=r"has no dropout: .*dropout=0.3"):
         baselines.RDrop(small_network())

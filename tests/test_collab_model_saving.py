@@ -249,3 +249,14 @@ def _run(kind, path, x):
     interpreter.set_tensor(entry["index"], x)
     interpreter.invoke()
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def test_a_network_that_was_quantized_afterwards_is_saved_alone(tmp_path):
+    model = keras_collab.wrap(small_network())
+    model.save(tmp_path / "model.keras")
+    model.network.layers[-1].quantize("int8")
+    with pytest.raises(ValueError, match=r"quantized.*to save, save the network: model\.unwrap\(\)\.save"):
+        model.save(tmp_path / "model.keras")
+    keras.saving.load_model(tmp_path / "model.keras")
+    model.unwrap().save(tmp_path / "network.keras")
+    keras.saving.load_model(tmp_path / "network.keras")

@@ -77,6 +77,7 @@ def test_memorization():
         (lambda: pair_flip(np.zeros(9, "int8"), 0.5, 129), r"classes 0 to 128. Received: int8, which ends at 127"),
         (lambda: symmetric(LABELS, 0.5, 1), r"`classes` must be an integer >= 2. Received: classes=1"),
         (lambda: asymmetric(LABELS % 5, 0.4, 5), r"into other ones.*Give the pairs"),
+        (lambda: asymmetric(LABELS, 0.4, 100), r"ten classes into other ones. Received: classes=100. Give the pairs"),
         (lambda: asymmetric(LABELS, 0.4, 10, pairs={1: 1}), r"into other ones"),
         (lambda: asymmetric(LABELS, 0.4, 10, pairs={1: 2.7}), r"into other ones. Received: \{1: 2.7\}"),
         (lambda: asymmetric(LABELS, 0.4, 10, pairs=None), r"into other ones. Received: None"),

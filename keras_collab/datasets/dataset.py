@@ -155,11 +155,21 @@ class Dataset:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def cut(self, subset: int | None, validation: float, seed: int) -> "Dataset":
-        """Returns the data set with its training images split into training and validation; see the module."""
+        """Returns the data set with its training images split into training and validation.
+
+        Args:
+            subset: integer number of training images to keep; None for all that validation leaves.
+            validation: share in [0, 1), or integer number, of the training images that become validation images.
+            seed: integer >= 0, of the order in which images are taken, class by class.
+
+        Raises:
+            ValueError: if an argument does not fit the data.
+        """
         count, least = len(self.train), len(self.classes)
         cut = validation
-        if isinstance(validation, float) and 0 <= validation < 1:
-            cut = round(validation * count)
+        is_share = isinstance(validation, numbers.Real) and not isinstance(validation, numbers.Integral)
+        if is_share and 0 <= validation < 1:
+            cut = round(float(validation) * count)
         if not _is_integer(cut) or not 0 <= cut <= count - least:
             raise ValueError(
                 f"{self.name}: `validation` must be a share (>= 0.0 and < 1.0) or an integer number of the {count} "

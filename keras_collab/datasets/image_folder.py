@@ -18,6 +18,7 @@ from keras_collab.datasets.dataset import Dataset, Split, uncut
 
 Reader = Callable[[str], bytes]
 
+_ENDINGS = (".jpg", ".jpeg", ".png")
 _LAYOUT = "train/CLASS/*.jpg and test/CLASS/*.jpg (or .jpeg, .png)"
 _MAX_BYTES = 2**28  # Of one file, also of one that a zip has compressed.
 
@@ -36,7 +37,8 @@ def image_folder(
 ) -> Dataset:
     """Reads images of one size from a folder or zip of class folders, as RGB.
 
-    The layout is `train/CLASS/*.jpg` and `test/CLASS/*.jpg` (or .jpeg, .png).
+    The layout is `train/CLASS/*.jpg` and `test/CLASS/*.jpg` (or .jpeg, .png). A warning names images that
+    lie elsewhere, such as in a folder `val`: those for validation are taken from `train`.
 
     Args:
         path: the folder or zip. Its name, without suffix, becomes the name of the data set.
@@ -82,7 +84,7 @@ def _open(path: Path) -> Iterator[tuple[list[str], Reader]]:
 
 def _folder_names(path: Path) -> list[str]:
     names = []
-    for pattern in ("*", "*/*", "*/*/*"):
+    for pattern in ("*", "*/*", "*/*/*", "*/*/*/*"):  # The last ones are told of.
         for file in path.glob(pattern):
             name = file.relative_to(path).as_posix()
             names.append(f"{name}/" if file.is_dir() else name)
@@ -114,22 +116,18 @@ def _class_folders(path: Path, names: list[str]) -> dict[str, dict[str, list[str
     folders: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
     others: list[str] = []
     for name in sorted(names):
-        parts = name.split("/")
-        if len(parts) != 3 or parts[0] not in folders:
+        split, _, rest = name.partition("/")
+        label, is_inside, file = rest.partition("/")
+        if any(part.startswith(".") for part in (split, label, file)):
             continue
-        split, label, file = parts
-        if label.startswith(".") or file.startswith("."):
-            continue
-        images = folders[split].setdefault(label, [])
-        if file.lower().endswith((".jpg", ".jpeg", ".png")):
+        is_class, is_image = split in folders and is_inside, name.lower().endswith(_ENDINGS)
+        images = folders[split].setdefault(label, []) if is_class else []
+        if is_class and is_image and "/" not in file:
             images.append(name)
-        elif file:
+        elif is_image or (is_class and not name.endswith("/")):
             others.append(name)
-    if others:
-        warnings.warn(
-            f"{path}: left out {len(others)} files that end neither in .jpg nor in .jpeg or .png: {others[:5]}.",
-            stacklevel=3,
-        )
+    if others and folders["train"]:
+        warnings.warn(f"{path}: left out {len(others)} files that are not {_LAYOUT}: {others[:5]}.", stacklevel=3)
     if not folders["train"] and not folders["test"]:
         raise ValueError(f"{path} must hold {_LAYOUT}. Received: {_summary(names)}. Move the images there.")
     single = sorted(folders["train"].keys() ^ folders["test"].keys())
@@ -144,7 +142,7 @@ def _summary(names: list[str]) -> str:
     """The first names, and how many images there are by folder."""
     counts: dict[str, int] = {}
     for name in names:
-        if name.lower().endswith((".jpg", ".jpeg", ".png")):
+        if name.lower().endswith(_ENDINGS):
             folder = name.rpartition("/")[0] or "the folder itself"
             counts[folder] = counts.get(folder, 0) + 1
     if not counts:

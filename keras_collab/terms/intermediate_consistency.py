@@ -91,10 +91,4 @@ class IntermediateConsistency(Term):
         return total / max(1, len(features))
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "target": self.target,
-            "temperature": self.temperature,
-            "layers": self.layers_config(self.layers),
-            "output": self.output_name,
-        }
+        return {**super().get_config(), "output": self.output_name}

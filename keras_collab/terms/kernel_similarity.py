@@ -1,7 +1,5 @@
 """Similarity of kernels: a penalty on filters of a layer that repeat each other."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
@@ -120,10 +118,3 @@ class KernelSimilarity(Term):
         weights = ops.convert_to_tensor(pair_weights, dtype="float32")
         means = mean_over_pairs(values, ops.stack(row_items), ops.stack(column_items), weights)
         return means - ops.convert_to_tensor(least, dtype="float32")
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "layers": self.layers_config(self.layers),
-            "max_filters": self.max_filters,
-        }

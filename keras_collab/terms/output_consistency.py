@@ -58,7 +58,7 @@ class OutputConsistency(Term):
     heads of Song & Chai (2018, arXiv 1805.11761) and add no weights. The masks are those of Multi-Sample Dropout
     (Inoue, 2019, arXiv 1905.09788) and SD-Dropout (Lee et al., 2022, arXiv 2208.05642).
 
-    Sample weights and class weights apply as in the task loss.
+    Sample weights and class weights apply as in the task loss with Keras' default reduction.
 
     Args:
         weight: number >= 0 or schedule, see `Term`. Defaults to 0.1.
@@ -112,10 +112,4 @@ class OutputConsistency(Term):
         return ops.cast(uniform >= self.rate, "float32") / (1 - self.rate)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "parts": self.parts,
-            "rate": self.rate,
-            "temperature": self.temperature,
-            "output": self.output_name,
-        }
+        return {**super().get_config(), "output": self.output_name}

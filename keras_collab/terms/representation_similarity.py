@@ -1,7 +1,6 @@
 """Similarity of representations: a penalty on channels of a layer that repeat each other."""
 
 import math
-from typing import Any
 
 import keras
 from keras import ops
@@ -147,14 +146,6 @@ class RepresentationSimilarity(Term):
         values = squared_correlations(rows, ops.stop_gradient(columns), counts)
         mean = mean_over_pairs(values, blocks.items(first), blocks.items(second), blocks.pair_weight)
         return mean * ops.clip((count - 1.0) / _ENOUGH_ROWS, 0.0, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "layers": self.layers_config(self.layers),
-            "max_positions": self.max_positions,
-            "max_channels": self.max_channels,
-        }
 
 
 def position_grid(sizes: tuple[int, ...], max_positions: int) -> list[tuple[int, int]]:

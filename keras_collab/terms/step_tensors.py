@@ -51,6 +51,8 @@ class StepTensors:
     def mean_over_samples(self, values: Tensor) -> Tensor:
         """The mean over samples, with the same sample weights and class weights as the task loss.
 
+        It is that of Keras' losses by default, also where the task loss has another `reduction`.
+
         Args:
             values: `(batch,)`, or `(batch, labels)` with one value for each label.
 

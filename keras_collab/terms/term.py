@@ -16,6 +16,9 @@ from keras_collab.network.select import NetworkReader, Selection
 from keras_collab.terms.step_tensors import StepTensors
 from keras_collab.terms.weights import Weight, at_height, checked_weight, serialized_weight
 
+# How a weight is given: as a number, by a schedule, or by a number that took the place of a schedule.
+_NUMBER, _SCHEDULE, _REPLACED = range(3)
+
 # A term may draw this often in a step before it reaches into the draws of the next one.
 _DRAWS_A_STEP = 256
 
@@ -67,15 +70,34 @@ class Term(keras.layers.Layer):
         self.trained_selection = Selection()
 
     def select(self, network: NetworkReader) -> Selection:
-        """Returns what the term reads besides the outputs and the labels; by default nothing."""
+        """Chooses what the term reads besides the outputs and the labels; by default nothing.
+
+        Args:
+            network: gives the taps, kernels and heads of the network that is wrapped.
+
+        Returns:
+            A `Selection`. A ValueError that this raises says why the network does not suit the term.
+        """
         return Selection()
 
     def call(self, tensors: StepTensors) -> Tensor:
-        """Returns the value of the term at a training step, a float32 scalar."""
+        """Computes the value of the term at a training step; called inside the compiled step.
+
+        Args:
+            tensors: what `select` has chosen, and the outputs and labels of the batch, as tensors `(batch, ...)`.
+
+        Returns:
+            A scalar, which is multiplied by the weight and added to the loss.
+        """
         raise NotImplementedError(f"{type(self).__name__} must implement call(tensors).")
 
     def check_loss(self, selection: Selection, loss: Any) -> None:
-        """Warns of a loss that the term does not fit; by default of none. Called by `compile`."""
+        """Warns of a loss that the term does not fit; by default of none. Called by `compile`.
+
+        Args:
+            selection: what the term reads.
+            loss: the loss of the head's output, as given to `compile`; one of Keras' as a `keras.losses.Loss`.
+        """
 
     def _attach(self, selection: Selection) -> None:
         """Stores what the term reads in a network and creates the term's variables. Called by `wrap`."""
@@ -83,11 +105,15 @@ class Term(keras.layers.Layer):
         self.trained_selection = selection
         is_scheduled = callable(self._weight_setting)
         number = keras.initializers.Constant(0.0 if is_scheduled else self._weight_setting)
-        on_schedule = "ones" if is_scheduled else "zeros"
+        mode = keras.initializers.Constant(_SCHEDULE if is_scheduled else _NUMBER)
         self._weight = self.add_weight(shape=(), initializer=number, trainable=False, name="weight")
-        self._on_schedule = self.add_weight(
-            shape=(), dtype="int32", initializer=on_schedule, trainable=False, name="on_schedule"
-        )
+        self._mode = self.add_weight(shape=(), dtype="int32", initializer=mode, trainable=False, name="mode")
+        if self._trainable_variables:
+            names = [weight.name for weight in self._trainable_variables]
+            raise TypeError(
+                f"Term '{self.name}' has weights of its own that would train: {names}. A term adds nothing to a "
+                "network but its loss: make them with trainable=False, or part of the network."
+            )
         self.value_tracker = keras.metrics.Mean(name=self.name)
         self.weight_tracker = keras.metrics.Mean(name=f"{self.name}_weight") if is_scheduled else None
         self.seed_generator = keras.random.SeedGenerator(self.seed)
@@ -112,7 +138,7 @@ class Term(keras.layers.Layer):
     @property
     def weight(self) -> Weight:
         """The factor of the value in the total loss, a number or a schedule. An assigned number applies at once."""
-        if not self.built or (callable(self._weight_setting) and _read(self, self._on_schedule)):
+        if not self.built or _read(self, self._mode) == _SCHEDULE:
             return self._weight_setting
         number = float(_read(self, self._weight))
         schedule_or_number = self._weight_setting
@@ -135,7 +161,7 @@ class Term(keras.layers.Layer):
         if not callable(self._weight_setting):
             self._weight_setting = checked
         self._weight.assign(checked)
-        self._on_schedule.assign(0)
+        self._mode.assign(_REPLACED if callable(self._weight_setting) else _NUMBER)
 
     def _set_height(self, value: float) -> None:
         """Assigns a number to the weight, or to the height of its ramp: then a compiled step has to be made anew."""
@@ -150,7 +176,7 @@ class Term(keras.layers.Layer):
         if not callable(self._weight_setting):
             return number
         scheduled = ops.cast(self._weight_setting(step), "float32")
-        return ops.where(ops.convert_to_tensor(self._on_schedule) > 0, scheduled, number)
+        return ops.where(ops.convert_to_tensor(self._mode) == _SCHEDULE, scheduled, number)
 
     def _draw_at(self, step: Tensor) -> None:
         """Seeds the random generator with the step, so that a resumed training makes the same draws."""
@@ -160,32 +186,42 @@ class Term(keras.layers.Layer):
         state.assign(ops.stack([seed, ops.cast(step, state.dtype) * _DRAWS_A_STEP]))
 
     def _check_schedule(self) -> None:
-        """Raises if loaded weights follow a schedule that the term does not have."""
-        if int(ops.convert_to_numpy(self._on_schedule)) and not callable(self._weight_setting):
+        """Raises if a loaded weight follows a schedule and this one does not, or the other way round."""
+        mode, kinds = int(ops.convert_to_numpy(self._mode)), ("is a number", "follows a schedule")
+        scheduled = callable(self._weight_setting)
+        if mode != _REPLACED and scheduled != (mode == _SCHEDULE):
             raise ValueError(
-                f"In the file the weight of '{self.name}' follows a schedule, in this model it is the number "
-                f"{self._weight_setting}. Wrap the network with the same schedule, or load the whole model from a "
-                ".keras file."
+                f"In the file the weight of '{self.name}' {kinds[not scheduled]}, in this model it {kinds[scheduled]}. "
+                "Wrap the network with the same terms, or load the whole model from a .keras file."
             )
 
     def load_own_variables(self, store):
         super().load_own_variables(store)
         checked_weight(self.name, float(ops.convert_to_numpy(self._weight)))
 
-    def layers_config(self, layers: Any) -> Any:
-        """`layers` for `get_config`: a list or `"auto"` as it is, else the paths that it chose when it was wrapped."""
-        if isinstance(layers, list | tuple):
-            return list(layers)
-        if self.built and layers != "auto":
-            return self.selection.paths
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make the term again: those that it keeps as attributes of the same names.
+
+        In the place of a pattern or a function, `layers` are the paths that it chose when the network was wrapped.
+        """
+        weight = serialized_weight(self.name, self.weight)
+        arguments = _arguments(self, {"weight": weight, "name": self.name, "seed": self.seed})
+        if "layers" in arguments:
+            arguments["layers"] = self._chosen_layers(arguments["layers"])
+        return arguments
+
+    def _chosen_layers(self, layers: Any) -> Any:
+        chooses = callable(layers) or (isinstance(layers, str) and layers != "auto")
+        if chooses and self.built:
+            paths = [source.path for source in self.selection.taps or self.selection.kernels]
+            return list(dict.fromkeys(paths))  # Each once, however often its layer is called.
         if callable(layers):
             raise ValueError(f"'{self.name}' chooses layers by a function; it can be saved once it is part of a model.")
         return layers
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make the term again: those that it keeps as attributes of the same names."""
-        weight = serialized_weight(self.name, self.weight)
-        return _arguments(self, {"weight": weight, "name": self.name, "seed": self.seed})
+    def copy(self, **changes: Any) -> "Term":
+        """Returns a new term with the same arguments, but for `changes`, that belongs to no model."""
+        return type(self).from_config({**self.get_config(), **changes})
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Term":

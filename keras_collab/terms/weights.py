@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_collab._checks import FLOAT32_TINY
 from keras_collab._types import Tensor
-from keras_collab.schedules import Ramp, RampDown
+from keras_collab.schedules import LinearSchedule
 
 Weight = float | Callable[[Tensor], Tensor]
 
@@ -92,7 +92,7 @@ def height(name: str, weight: Any) -> float:
     Raises:
         ValueError: if the weight of the term `name` is another schedule.
     """
-    if isinstance(weight, Ramp | RampDown):
+    if isinstance(weight, LinearSchedule):
         return weight.value
     if callable(weight):
         raise ValueError(
@@ -104,13 +104,13 @@ def height(name: str, weight: Any) -> float:
 
 def in_words(weight: Any) -> str:
     """A weight as a reader sees it: the number, the height of a ramp, or the kind of another schedule."""
-    if isinstance(weight, Ramp | RampDown):
+    if isinstance(weight, LinearSchedule):
         return f"{type(weight).__name__} {weight.value:g}"
     return type(weight).__name__ if callable(weight) else f"{weight:g}"
 
 
 def at_height(weight: Any, value: float) -> Any:
     """A ramp like the given one that goes to `value` or begins there; `value` itself in the place of a number."""
-    if isinstance(weight, Ramp | RampDown):
+    if isinstance(weight, LinearSchedule):
         return type(weight).from_config({**weight.get_config(), "value": value})
     return value

@@ -10,7 +10,6 @@ import keras_collab
 from keras_collab import IntermediateConsistency, KernelSimilarity, OutputConsistency, RepresentationSimilarity
 
 
-# The README shows these lines.
 @keras.saving.register_keras_serializable("my_project")
 class ConfidencePenalty(keras_collab.Term):
     """Punishes predictions of low entropy (Pereyra et al., 2017, arXiv 1701.06548)."""
@@ -101,10 +100,32 @@ def test_configs_make_the_same_term(make_term):
     assert (again.weight, again.name, again.seed) == (0.7, "mine", term.seed)
 
 
-def test_saved_patterns_are_names():
-    term = keras_collab.KernelSimilarity(layers=r"conv[12]")
+class Reads(keras_collab.Term):
+    def __init__(self, layers="auto", **kwargs):
+        super().__init__(**kwargs)
+        self.layers = layers
+
+    def select(self, network):
+        return keras_collab.Selection(taps=network.taps(self.layers), kernels=network.kernels())
+
+    def call(self, tensors):
+        return ops.mean(tensors.taps[0])
+
+
+@pytest.mark.parametrize("layers", [r"relu[12]", lambda layer: layer.name in ("relu1", "relu2")])
+@pytest.mark.parametrize("kind", [Reads, RepresentationSimilarity])
+def test_layers_that_a_pattern_or_a_function_chose_are_saved_by_name(kind, layers):
+    term = kind(layers=layers)
     keras_collab.wrap(small_network(), [term])
-    assert term.get_config()["layers"] == ["conv1", "conv2"]
+    assert term.get_config()["layers"] == ["relu1", "relu2"]
+    assert kind(layers="auto").get_config()["layers"] == "auto"
+
+
+def test_a_copy_has_the_same_arguments_but_for_the_changes():
+    term = KernelSimilarity(keras_collab.schedules.Ramp(2.0, steps=3), layers=["conv1"], name="mine", seed=4)
+    copy = term.copy(max_filters=5)
+    assert copy.get_config() == {**term.get_config(), "max_filters": 5}
+    assert list(keras_collab.wrap(small_network(), [copy]).terms) == ["mine"]
 
 
 # What is drawn.
@@ -133,6 +154,16 @@ def test_seeds_and_steps_never_draw_alike():
                 value = keras.random.uniform((), dtype="float32", seed=term.seed_generator)
                 draws.add(float(ops.convert_to_numpy(value)))
     assert len(draws) == 4 * 3 * 20
+
+
+def test_a_term_has_no_weights_that_train():
+    class Learned(keras_collab.Term):
+        def select(self, network):
+            self.temperature = self.add_weight(shape=(), initializer="ones", name="temperature")
+            return keras_collab.Selection()
+
+    with pytest.raises(TypeError, match=r"'learned' has weights of its own that would train: \['temperature'\]"):
+        keras_collab.wrap(small_network(), [Learned()])
 
 
 def test_wrapping_consumes_no_random_numbers():

@@ -86,13 +86,30 @@ def test_a_loaded_weight_is_checked(weight):
 # Schedules.
 
 
-def test_weights_of_a_schedule_do_not_load_into_a_number(tmp_path):
-    path = tmp_path / "ramp.weights.h5"
-    keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(Ramp(10.0, steps=5))]).save_weights(path)
-    model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(3.0)])
-    with pytest.raises(ValueError, match=r"'kernel_similarity' follows a schedule, .* the number 3\.0"):
+@pytest.mark.parametrize(
+    ("in_file", "own", "message"),
+    [
+        (Ramp(10.0, steps=5), 3.0, "follows a schedule, in this model it is a number"),
+        (3.0, Ramp(10.0, steps=5), "is a number, in this model it follows a schedule"),
+    ],
+)
+def test_weights_of_a_schedule_and_numbers_do_not_load_into_each_other(in_file, own, message, tmp_path):
+    path = tmp_path / "term.weights.h5"
+    keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(in_file)]).save_weights(path)
+    model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(own)])
+    with pytest.raises(ValueError, match=rf"'kernel_similarity' {message}"):
         model.load_weights(path)
-    assert model.terms["kernel_similarity"].weight == 3.0
+    assert model.terms["kernel_similarity"].weight == own
+
+
+def test_a_number_in_place_of_a_schedule_loads_where_the_schedule_is(tmp_path):
+    ramp = Ramp(10.0, steps=5)
+    model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(ramp)])
+    model.terms["kernel_similarity"].weight = 4.0
+    model.save_weights(tmp_path / "term.weights.h5")
+    other = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(ramp)])
+    other.load_weights(tmp_path / "term.weights.h5")
+    assert other.terms["kernel_similarity"].weight == 4.0
 
 
 def test_a_schedule_counts_steps_and_a_number_takes_over(tmp_path):
