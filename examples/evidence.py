@@ -16,14 +16,13 @@ from comparisons import ACCURACY, difference, markdown
 from evidence_runs import ENDINGS, RESNET, SHORT, USUAL, VGG, pairs
 from evidence_tables import TABLES
 from matplotlib.figure import Figure
-from pictures import COLOURS, STYLE, WIDTH, dot, name_rows, svg, zero_line
+from pictures import COLOURS, STYLE, WIDTH, dot, file_of, name_rows, zero_line
 from records import write
 from run_table import read
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PAGES = [RESULTS / "README.md", RESULTS / "test-images.md", RESULTS / "limits.md"]
-ALONE = "svg{color:#1b1f24;background:#fff}@media(prefers-color-scheme:dark){svg{color:#e6e8eb;background:#14181c}}"
 TABLE = re.compile(r"(?s)(?P<indent>[ ]*)<!-- table: (?P<name>\w+) -->\n.*?<!-- end -->")
 
 
@@ -103,9 +102,8 @@ def main():
             write(page, new)
             print(f"{page.relative_to(HERE.parent)}: tables made anew; read again what the text around them says.")
     print(ahead(runs))
-    drawn = svg(picture(runs), "All four less the better plain training", "settings with three seeds or more")
-    with_style = drawn.replace(">", f"><style>{ALONE}</style>", 1)
-    write(RESULTS / "gains.svg", with_style)
+    label, title = "All four less the better plain training", "settings with three seeds or more"
+    write(RESULTS / "gains.svg", file_of(picture(runs), label, title))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as
 
 import matplotlib
 import pandas as pd
+import pictures
 import records
 from comparisons import difference, markdown, mean_of
 from matplotlib.figure import Figure
@@ -176,45 +177,44 @@ def write_table(lines, path):
         rows.append(row)
     table = "\n".join(markdown(head, rows))
     mean = f"The mean of the default over {len(gains)} jobs with three seeds or more: {mean_of(gains).text()} points."
-    path.write_text(f"{HEADING}\n{table}\n\n{mean}\n")
+    records.write(path, f"{HEADING}\n{table}\n\n{mean}\n")
 
 
 def in_words(gain):
     if gain.pairs < 2:
-        return f"{gain.mean:+.1f} (1 seed)" if gain.pairs else ""
-    return f"{gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f}; {gain.pairs} seeds)"
+        return f"{gain.text('+z.1f')} (1 seed)" if gain.pairs else ""
+    return f"{gain.text('+z.1f')}, {gain.pairs} seeds"
 
 
 def draw(lines, path):
-    """A point and its interval for each job: the default, and the strong recipe, less plain training."""
+    """A dot and its interval for each job: the default, and the strong recipe, less plain training."""
     runs = pd.DataFrame(lines)
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.subplots()
-    names = []
-    for cell in CELLS:
-        default = to_plain(runs, cell, "default")
-        if default.pairs > 2:
-            draw_job(axes, default, len(names) - 0.15, "#d1495b")
-            draw_job(axes, to_plain(runs, cell, "strong"), len(names) + 0.15, "#30638e")
-            names.append(cell.name)
-    axes.axvline(0, color="#6b7785", linewidth=1)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xscale("symlog", linthresh=5)
-    ticks = (-30, -10, -5, -2, 0, 2, 5, 10)
-    axes.set_xticks(ticks, map(str, ticks), fontsize=8)
-    axes.set_xlabel("points more than plain training (95% interval; logarithmic beyond 5)", fontsize=8)
-    for name, color in (("wrap(network)", "#d1495b"), ("recipes.strong()", "#30638e")):
-        axes.plot([], [], "o-", color=color, label=name)
-    axes.legend(fontsize=8, loc="lower left")
-    with matplotlib.rc_context({"svg.hashsalt": "panel"}):  # The same file each time.
-        figure.savefig(path, metadata={"Date": None})
+    with matplotlib.rc_context(pictures.STYLE):
+        figure = Figure(figsize=(7, 5))
+        axis = figure.subplots()
+        names = []
+        for cell in CELLS:
+            default = to_plain(runs, cell, "default")
+            if default.pairs > 2:
+                draw_job(axis, default, len(names) - 0.15, "gain")
+                draw_job(axis, to_plain(runs, cell, "strong"), len(names) + 0.15, "loss")
+                names.append(cell.name)
+        pictures.zero_line(axis)
+        pictures.name_rows(axis, names)
+        axis.set_xscale("symlog", linthresh=5)
+        ticks = (-30, -10, -5, -2, 0, 2, 5, 10)
+        axis.set_xticks(ticks, map(str, ticks))
+        axis.set_xlabel("points more than plain training (95% interval; logarithmic beyond 5)")
+        for name, kind in (("wrap(network)", "gain"), ("recipes.strong()", "loss")):
+            axis.plot([], [], "o-", color=pictures.COLOURS[kind], label=name)
+        axis.legend(loc="lower left")
+        text = pictures.file_of(figure, "Test accuracy less that of plain training", "jobs of the panel")
+    records.write(path, text)
 
 
-def draw_job(axes, gain, height, color):
+def draw_job(axis, gain, height, kind):
     if gain.pairs > 1:
-        axes.plot([gain.low, gain.high], [height] * 2, color=color, linewidth=2)
-        axes.plot(gain.mean, height, "o", color=color, markersize=5)
+        pictures.dot(axis, height, gain.mean, (gain.low, gain.high), pictures.COLOURS[kind])
 
 
 def main():

@@ -12,6 +12,7 @@ from methods import words
 
 INK, BLUE, GREY = "#010203", "#2271d1", "#7d8590"
 COLOURS = {"gain": BLUE, "loss": "#c8511b", "open": GREY}
+ALONE = "svg{color:#1b1f24;background:#fff}@media(prefers-color-scheme:dark){svg{color:#e6e8eb;background:#14181c}}"
 STYLE = {
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -212,3 +213,8 @@ def svg(figure, label, title):
         text = text.replace(colour, f"var(--{kind}, {colour})")
     description = html.escape(f"{label}: {title}")
     return f'<svg role="img" aria-label="{description}"{text}'
+
+
+def file_of(figure, label, title):
+    """The figure as the text of an SVG file, whose colours follow the reader's light or dark screen."""
+    return svg(figure, label, title).replace(">", f"><style>{ALONE}</style>", 1)

@@ -87,7 +87,7 @@ def all_larger(root):
         (lambda root: root / "nowhere", FileNotFoundError, "nowhere"),
         (truncate, ValueError, r"pets.zip is no folder and no complete zip: .*again"),
         (lambda root: root / "README.txt", ValueError, r"README.txt is no folder and no complete zip"),
-        (lambda root: root.parent, ValueError, r"must hold train/CLASS/.* Received: no images, but \['pets/'"),
+        (lambda root: root.parent, ValueError, r"must hold train/CLASS/.* Received: .* images in pets/"),
         (lambda root: without(root, "test"), ValueError, r"not in both: \['cat', 'dog'\]"),
         (lambda root: without(root, "train/dog"), ValueError, r"both with all classes. .* not in both: \['dog'\]"),
         (emptied, ValueError, r"no images in class folders \['dog'\] of test. Fill them"),
@@ -267,5 +267,15 @@ def test_files_that_are_no_images_are_told_of(tmp_path):
     root = write_folder(tmp_path / "pets")
     for name in ("a.webp", "notes.txt", ".hidden"):
         (root / "train" / "cat" / name).write_text("other")
-    with pytest.warns(UserWarning, match=r"left out 2 files that end neither in .jpg.*train/cat/a.webp"):
+    with pytest.warns(UserWarning, match=r"left out 2 files that are not train/CLASS/.*: \['train/cat/a.webp'"):
         assert len(datasets.image_folder(root, validation=0).train) == 12
+
+
+@pytest.mark.parametrize("pack", [lambda folder: folder, zipped], ids=["folder", "zip"])
+@pytest.mark.parametrize("place", ["val/cat", "train/cat/young", "train"])
+def test_images_elsewhere_are_told_of(pack, place, tmp_path):
+    root = write_folder(tmp_path / "pets")
+    (root / place).mkdir(parents=True, exist_ok=True)
+    shutil.copy(root / "train" / "cat" / "1.png", root / place / "other.png")
+    with pytest.warns(UserWarning, match=rf"left out 1 files that are not .*: \['{place}/other.png'\]"):
+        assert len(datasets.image_folder(pack(root), validation=0).train) == 12
