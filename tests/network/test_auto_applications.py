@@ -55,7 +55,7 @@ STAGES = {
         "activation_19",  # After `conv_1`; the layer has no name of its own.
     ],
     "MobileNetV3Small": ["expanded_conv_2_add", "expanded_conv_7_add", "activation_17"],
-    "NASNetLarge": ["reduction_concat_stem_1", "activation_94", "normal_concat_12", "activation_259"],
+    "NASNetLarge": ["reduction_concat_stem_1", "activation_94", "activation_177", "activation_259"],
     "NASNetMobile": ["reduction_concat_stem_1", "normal_concat_3", "normal_concat_8", "activation_187"],
     "ResNet50": RESNET_V1.format(4, 6).split(),
     "ResNet101": RESNET_V1.format(4, 23).split(),
