@@ -160,7 +160,9 @@ def test_a_file_of_another_model_or_of_something_else_is_named(tmp_path):
     (tmp_path / "c.weights.h5").write_text("text")
     for name, other in (("a", small_network(classes=5, dropout=0.5)), ("b", model), ("c", model)):
         compile_model(other, optimizer="adam", jit_compile=JIT)
-        with pytest.raises(ValueError, match=rf"{name}.weights.h5 is no backup of the model '{other.name}'.*another path"):
+        with pytest.raises(
+            ValueError, match=rf"{name}.weights.h5 is no backup of the model '{other.name}'.*another path"
+        ):
             fit(other, Backup(tmp_path / f"{name}.weights.h5"))
 
 
