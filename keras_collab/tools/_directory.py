@@ -43,8 +43,7 @@ def check_same(folder: Path, settings: dict[str, Any]) -> None:
     settings = json.loads(json.dumps(settings, default=str))
     kept = _read(path) if path.exists() else {}
     backups = list(folder.glob("backup-*.weights.h5"))
-    has_trained = any(folder.glob("seed*.json")) or any(map(epochs_in, backups))
-    if kept != settings and not has_trained:
+    if kept != settings and not any(folder.glob("seed*.json")) and not any(map(epochs_in, backups)):
         for left in (*folder.glob("start*.weights.h5"), *backups):
             left.unlink()  # By a call that failed, and was then corrected.
         write_json(path, settings)

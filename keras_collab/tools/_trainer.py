@@ -287,18 +287,22 @@ def _metric(model: keras.Model, history: Mapping[str, Any]) -> str:
     """The history's column of the first compiled metric, or of the loss."""
     if not any(name.startswith("val_") for name in history):
         raise ValueError("`validation` must have a batch. Received none.")
-    for metric in model.metrics:
-        if metric.name == "compile_metrics":  # Keras 3.15 holds the compiled ones in it, with one value for each.
-            for name in metric.result():
-                if f"val_{name}" in history:
-                    return f"val_{name}"
+    for metrics in _compiled_metrics(model):
+        for name in metrics.result():
+            if f"val_{name}" in history:
+                return f"val_{name}"
     return "val_loss"
+
+
+def _compiled_metrics(model: keras.Model) -> list[Any]:
+    """The metric in which Keras 3.15 holds the compiled ones, with one value for each; none if there are none."""
+    return [metric for metric in model.metrics if metric.name == "compile_metrics"]
 
 
 def _metric_class(model: keras.Model, column: str) -> str:
     """The name of the class of a column's metric; empty for the loss."""
-    for metrics in model.metrics:
-        for metric in metrics.metrics if metrics.name == "compile_metrics" else []:
+    for metrics in _compiled_metrics(model):
+        for metric in metrics.metrics:
             if column.endswith(f"_{metric.name}"):
                 return type(metric).__name__
     return ""

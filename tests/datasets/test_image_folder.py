@@ -88,6 +88,11 @@ def all_larger(root):
         (truncate, ValueError, r"pets.zip is no folder and no complete zip: .*again"),
         (lambda root: root / "README.txt", ValueError, r"README.txt is no folder and no complete zip"),
         (lambda root: root.parent, ValueError, r"must hold train/CLASS/.* Received: .* images in pets/"),
+        (
+            lambda root: without(root, "train/cat", "train/dog") / "train",
+            ValueError,
+            r"must hold train/CLASS/.* Received: no images, but \['labels.csv'\]",
+        ),
         (lambda root: without(root, "test"), ValueError, r"not in both: \['cat', 'dog'\]"),
         (lambda root: without(root, "train/dog"), ValueError, r"both with all classes. .* not in both: \['dog'\]"),
         (emptied, ValueError, r"no images in class folders \['dog'\] of test. Fill them"),
