@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from helpers import small_data, small_network
+from helpers import FEW_STEPS, small_data, small_network
 from keras import layers, ops
 
 import keras_collab
@@ -118,7 +118,7 @@ class Returns(keras_collab.Term):
 )
 def test_a_value_that_is_no_scalar(make, received):
     model = keras_collab.wrap(small_network(), [Returns(make)])
-    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    model.compile("sgd", "sparse_categorical_crossentropy", **FEW_STEPS)
     with pytest.raises(ValueError, match=rf"value of term 'returns' must be a scalar. Received: {received}"):
         model.train_on_batch(*[part[:8] for part in small_data()])
 
@@ -126,5 +126,5 @@ def test_a_value_that_is_no_scalar(make, received):
 def test_a_value_that_is_a_number_or_of_another_dtype():
     for make, value in ((lambda outputs: 2, 2), (lambda outputs: ops.cast(ops.sum(outputs[0]), "float16"), 1)):
         model = keras_collab.wrap(small_network(), [Returns(make)])
-        model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+        model.compile("sgd", "sparse_categorical_crossentropy", **FEW_STEPS)
         assert model.train_on_batch(*small_data(), return_dict=True)["returns"] == pytest.approx(value, 0.01)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import JIT, compile_model, small_data, small_network, twin, zero_weights
+from helpers import FEW_STEPS, JIT, compile_model, small_data, small_network, twin, zero_weights
 from keras import layers, ops
 
 import keras_collab
@@ -46,8 +46,8 @@ def test_weight_0_trains_as_the_plain_network():
 
 def test_each_term_with_weight_0_trains_as_the_plain_network(make_term):
     x, y = small_data()
-    plain = compile_model(small_network(), run_eagerly=True)
-    wrapped = compile_model(keras_collab.wrap(twin(plain), [make_term(weight=0.0)]), run_eagerly=True)
+    plain = compile_model(small_network(), **FEW_STEPS)
+    wrapped = compile_model(keras_collab.wrap(twin(plain), [make_term(weight=0.0)]), **FEW_STEPS)
     for model in (plain, wrapped):
         model.train_on_batch(x, y)
     assert_same_weights(plain, wrapped.network)
@@ -110,7 +110,7 @@ def test_evaluate_and_predict_are_the_networks_own():
 
 def test_validation_has_the_tasks_columns_only():
     x, y = small_data()
-    model = compile_model(keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity()]), run_eagerly=True)
+    model = compile_model(keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity()]), **FEW_STEPS)
     history = model.fit(x, y, epochs=2, validation_split=0.3, verbose=0).history
     assert {c for c in history if c.startswith("val_")} == {"val_loss", "val_accuracy"}
     assert set(history) == {"loss", "accuracy", "task_loss", "kernel_similarity", "val_loss", "val_accuracy"}
@@ -172,7 +172,7 @@ def test_a_sample_weight_for_one_of_two_outputs():
     inputs = {"image": x, "extra": np.zeros((len(x), 4), "float32")}
     weight = np.linspace(0, 2, len(x)).astype("float32")
     model = keras_collab.wrap(two_headed(list), [keras_collab.OutputConsistency(output="kind")])
-    compile_model(model, ["sparse_categorical_crossentropy", "mse"], metrics=None, run_eagerly=True)
+    compile_model(model, ["sparse_categorical_crossentropy", "mse"], metrics=None, **FEW_STEPS)
     labels = [y, y.astype("float32")[:, None]]
     logs = model.train_on_batch(inputs, labels, sample_weight=[None, weight], return_dict=True)
     assert logs["output_consistency"] > 0
@@ -234,7 +234,7 @@ def test_the_columns_add_up():
 
 def test_total_of_one_step_is_the_sum_for_each_term(make_term):
     x, y = small_data()
-    model = compile_model(keras_collab.wrap(small_network(), [make_term(weight=3.0)]), metrics=None, run_eagerly=True)
+    model = compile_model(keras_collab.wrap(small_network(), [make_term(weight=3.0)]), metrics=None, **FEW_STEPS)
     logs = model.train_on_batch(x, y, sample_weight=np.ones(len(x), "float32"), return_dict=True)
     (name,) = model.terms
     assert logs["loss"] == pytest.approx(logs["task_loss"] + 3.0 * logs[name], abs=1e-5)
@@ -244,7 +244,7 @@ def test_total_of_one_step_is_the_sum_for_each_term(make_term):
 def test_loss_and_terms_are_those_of_a_training_step():
     x, y = small_data(16)
     terms = [keras_collab.OutputConsistency(seed=3), keras_collab.KernelSimilarity(seed=4)]
-    model = compile_model(keras_collab.wrap(small_network(), terms), run_eagerly=True)
+    model = compile_model(keras_collab.wrap(small_network(), terms), **FEW_STEPS)
     with keras.StatelessScope(state_mapping=[]):  # Nothing moves: neither statistics nor the step.
         total, values = model.loss_and_terms(x, y)
     logs = model.train_on_batch(x, y, return_dict=True)
@@ -257,7 +257,7 @@ def test_loss_and_terms_are_those_of_a_training_step():
 def test_samples_of_weight_0_do_not_count_in_output_consistency():
     x, y = small_data()
     term = keras_collab.OutputConsistency(1.0)
-    model = compile_model(keras_collab.wrap(small_network(), [term]), metrics=None, run_eagerly=True)
+    model = compile_model(keras_collab.wrap(small_network(), [term]), metrics=None, **FEW_STEPS)
     logs = model.train_on_batch(x, y, sample_weight=np.zeros(len(x), "float32"), return_dict=True)
     assert logs["output_consistency"] == 0
     assert logs["loss"] == 0

@@ -22,7 +22,7 @@ def test_what_is_frozen_adds_nothing():
     for name in ("conv0", "bn0", "conv1", "bn1"):
         network.get_layer(name).trainable = False
     whole = keras_collab.wrap(network, [keras_collab.RepresentationSimilarity(layers=["relu0", "relu1", "relu2"])])
-    whole.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    whole.compile("sgd", "sparse_categorical_crossentropy", **FEW_STEPS)
     logs = whole.train_on_batch(x, y, return_dict=True)
     last = compiled(network, [keras_collab.RepresentationSimilarity(layers=["relu2"], max_positions=64)])
     assert [tap.path for tap in last.terms["representation_similarity"].selection.taps] == ["relu2"]

@@ -9,7 +9,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from helpers import compile_model, small_data, small_network
+from helpers import FEW_STEPS, compile_model, small_data, small_network
 from keras import ops
 
 import keras_collab
@@ -167,7 +167,7 @@ def test_a_file_whose_terms_were_changed_is_refused(change, message, tmp_path):
 
 def test_unwrap_is_the_network_and_its_file_needs_no_keras_collab(tmp_path):
     network = small_network()
-    model = compile_model(keras_collab.wrap(network), run_eagerly=True)
+    model = compile_model(keras_collab.wrap(network), **FEW_STEPS)
     x, y = small_data()
     model.train_on_batch(x, y)
     assert model.unwrap() is network is model.network
@@ -188,7 +188,7 @@ def test_export_is_the_networks(tmp_path):
     import tensorflow as tf
 
     x, y = small_data()
-    model = compile_model(keras_collab.wrap(small_network()), run_eagerly=True)
+    model = compile_model(keras_collab.wrap(small_network()), **FEW_STEPS)
     model.train_on_batch(x, y)
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served")

@@ -4,7 +4,7 @@ import warnings
 
 import keras
 import pytest
-from helpers import small_data, small_network
+from helpers import FEW_STEPS, small_data, small_network
 from keras import layers, ops
 
 import keras_collab
@@ -16,7 +16,7 @@ WARNED_ANEW = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 def in_a_sequential(inner, x, y):
     outer = keras.Sequential([keras.Input(x.shape[1:]), inner])
-    outer.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    outer.compile("sgd", "sparse_categorical_crossentropy", **FEW_STEPS)
     outer.fit(x, y, batch_size=8, verbose=0)
 
 
@@ -24,7 +24,7 @@ def as_a_student(inner, x, y):
     teacher = small_network(name="teacher")
     loss = keras.distillation.LogitsDistillation()
     distiller = keras.distillation.Distiller(teacher, inner, loss, student_loss_weight=0.5)
-    distiller.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    distiller.compile("sgd", "sparse_categorical_crossentropy", **FEW_STEPS)
     distiller.fit(x, y, batch_size=8, verbose=0)
 
 
@@ -58,7 +58,7 @@ def test_training_by_another_than_fit_warns_once(train):
 def model_of_flat_images():
     flat = keras.Sequential([keras.Input((8 * 8 * 3,)), layers.Reshape((8, 8, 3)), *small_network().layers[1:]])
     model = keras_collab.wrap(flat, [keras_collab.KernelSimilarity()])
-    model.compile("sgd", "categorical_crossentropy", run_eagerly=True)
+    model.compile("sgd", "categorical_crossentropy", **FEW_STEPS)
     return model
 
 

@@ -5,7 +5,18 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from helpers import check, correlations, normal, off_diagonal, small_data, small_network, softmax_head, tensor, train
+from helpers import (
+    FEW_STEPS,
+    check,
+    correlations,
+    normal,
+    off_diagonal,
+    small_data,
+    small_network,
+    softmax_head,
+    tensor,
+    train,
+)
 from keras import layers, ops
 
 from keras_collab import RepresentationSimilarity, wrap
@@ -76,7 +87,7 @@ def test_a_small_last_batch_does_not_jolt(samples):
     for terms in ([], [RepresentationSimilarity(10.0)]):
         keras.utils.set_random_seed(5)
         model = wrap(small_network(), terms)
-        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", run_eagerly=True)
+        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", **FEW_STEPS)
         before = [ops.convert_to_numpy(weight) for weight in model.trainable_weights]
         model.train_on_batch(x, y)
         after = [ops.convert_to_numpy(weight) for weight in model.trainable_weights]

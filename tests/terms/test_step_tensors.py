@@ -18,7 +18,7 @@ def test_a_term_without_a_head_trains_with_sample_weights():
             return tensors.mean_over_samples(ops.mean(ops.square(tensors.taps[0]), axis=(1, 2, 3)))
 
     model = wrap(small_network(), [Size()])
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", **FEW_STEPS)
     x, y = small_data()
     plain = model.train_on_batch(x, y, return_dict=True)["size"]
     model.reset_metrics()
@@ -43,7 +43,7 @@ def test_weights_of_single_labels_weigh_the_parts_as_the_task():
 
     def value(weight):
         model = wrap(network, [OutputConsistency(seed=3)])
-        model.compile(keras.optimizers.SGD(0.0), elementwise, run_eagerly=True)
+        model.compile(keras.optimizers.SGD(0.0), elementwise, **FEW_STEPS)
         return model.train_on_batch(x, y, sample_weight=weight, return_dict=True)["output_consistency"]
 
     ones = np.ones((16, 3), "float32")

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import small_data, small_network
+from helpers import FEW_STEPS, small_data, small_network
 from keras import ops
 
 import keras_collab
@@ -25,7 +25,7 @@ class ConfidencePenalty(keras_collab.Term):
 def test_a_fifth_term(tmp_path):
     network = small_network()
     model = keras_collab.wrap(network, [ConfidencePenalty(0.1), keras_collab.KernelSimilarity()])
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", **FEW_STEPS)
     x, y = small_data()
     logs = model.train_on_batch(x, y, return_dict=True)
     probabilities = ops.convert_to_numpy(network(x, training=True))
@@ -45,7 +45,7 @@ def test_a_term_that_reads_outputs_and_labels_only():
 
     network = small_network()
     model = keras_collab.wrap(network, [Distance()])
-    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", **FEW_STEPS)
     x, y = small_data()
     expected = np.mean((ops.convert_to_numpy(network(x, training=True)) - y[:, None]) ** 2)
     assert model.train_on_batch(x, y, return_dict=True)["distance"] == pytest.approx(expected, rel=1e-4)
@@ -137,7 +137,7 @@ def test_draws_follow_from_the_seed_and_the_step():
     def value(seed):
         keras.utils.set_random_seed(1)
         model = keras_collab.wrap(small_network(), [keras_collab.OutputConsistency(seed=seed)])
-        model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", run_eagerly=True)
+        model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy", **FEW_STEPS)
         return model.train_on_batch(x, y, return_dict=True)["output_consistency"]
 
     assert value(1) == value(1) != value(2)
@@ -218,5 +218,5 @@ def test_numbers_of_any_size():
     kernels = keras_collab.KernelSimilarity(max_filters=10**400)
     channels = keras_collab.RepresentationSimilarity(max_positions=10**400)
     model = keras_collab.wrap(small_network(), [kernels, channels])
-    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    model.compile("sgd", "sparse_categorical_crossentropy", **FEW_STEPS)
     assert np.isfinite(model.train_on_batch(*small_data(), return_dict=True)["loss"])
