@@ -28,7 +28,7 @@ class Difference:
             return "loss"
         return "open"
 
-    def text(self, form="+z.2f"):
+    def text(self, form="+.2f"):
         """The mean, with the interval in brackets."""
         if math.isnan(self.low):
             return show(self.mean, form)
@@ -133,7 +133,7 @@ def against_better_control(methods, method, title=""):
     return max(several or single, key=lambda comparison: comparison.control_accuracy, default=None)
 
 
-def show(value, form="+z.2f", unit=""):
+def show(value, form="+.2f", unit=""):
     """A number as text, with a minus sign; nothing for NaN."""
     if math.isnan(value):
         return ""

@@ -14,7 +14,7 @@ ECE = "test.last.ece"
 def lead(own, other, bold=True):
     """How far own is ahead of other in accuracy, in bold where the interval of three seeds or more leaves out 0."""
     gain = difference(own, other)
-    mean, space, interval = gain.text("+z.1f").partition(" ")
+    mean, space, interval = gain.text("+.1f").partition(" ")
     if bold and gain.pairs > 2 and gain.verdict != "open":
         mean = f"**{mean}**"
     return mean + space + interval
@@ -65,7 +65,7 @@ def every_setting(runs):
             f"{before:.1f}",
             f"{after:.1f}",
             lead(four[ACCURACY], plain[ACCURACY]),
-            show(-100 * gain / (100 - before), "+z.1f", "%"),
+            show(-100 * gain / (100 - before), "+.1f", "%"),
             change(plain[NLL], four[NLL], ".2f"),
             change(plain[ECE], four[ECE], ".0f"),
         ]
@@ -222,7 +222,7 @@ def foretold(runs):
     no_noise = table[clean].corrwith(gain[clean], method="spearman")
     rows = [["of plain training", f"all, {len(gain)} settings", f"no noise, {clean.sum()} settings"]]
     for name in table:
-        rows.append([name, show(all_settings[name], "+z.2f"), show(no_noise[name], "+z.2f")])
+        rows.append([name, show(all_settings[name], "+.2f"), show(no_noise[name], "+.2f")])
     return rows
 
 

@@ -11,6 +11,7 @@ from measures import smoothed
 from panel_data import load
 from panel_networks import NETWORKS, augmentation
 from records import device
+from train_run import new_optimizer
 
 import keras_collab
 from keras_collab import datasets
@@ -22,16 +23,12 @@ JIT = keras.backend.backend() == "jax"  # TensorFlow on a processor is faster wi
 def optimizer_of(cell, steps):
     """The learning rate falls as a cosine; with SGD it first rises for a fifth of the steps."""
     if cell.optimizer == "sgd":
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, steps - steps // 5, warmup_target=cell.rate, warmup_steps=max(1, steps // 5)
-        )
-        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3)
-    else:
-        rate = keras.optimizers.schedules.CosineDecay(cell.rate, steps)
-        decay = 0.05 if cell.optimizer == "adamw" else None
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=decay) if decay else keras.optimizers.Adam(rate)
-    if cell.optimizer != "adam":
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return new_optimizer(cell.rate, 5e-3, steps)
+    rate = keras.optimizers.schedules.CosineDecay(cell.rate, steps)
+    if cell.optimizer == "adam":
+        return keras.optimizers.Adam(rate)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.05)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
 

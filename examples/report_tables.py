@@ -48,13 +48,13 @@ def table(methods):
                 if comparison.accuracy.pairs < len(own):
                     difference += f", {comparison.accuracy.pairs} of {len(own)} seeds"
                 row["difference to plain, points"] = difference
-                row["difference of NLL"] = comparison.nll.text("+z.3f")
+                row["difference of NLL"] = comparison.nll.text("+.3f")
                 row |= costs(own, methods["plain"])
         comparison = against_better_control(methods, method)
         if comparison and not is_control(method):
             difference = comparison.accuracy.text()
             row["difference to the better control"] = f"{difference}, {words(comparison.control)}"
-            row["change of its error"] = show(comparison.error, "+z.1f", "%")
+            row["change of its error"] = show(comparison.error, "+.1f", "%")
         row["added parameters"] = f"{own.added_parameters.iloc[0]:,}"
         row["right on clean training labels, %"] = spread(own["memorization.clean_accuracy"])
         row["fit to wrong training labels, %"] = spread(own["memorization.wrong_fit"])
@@ -77,8 +77,8 @@ def at_a_glance(comparisons):
             "its accuracy, %": show(accuracy, ".2f"),
             "all four, %": show(accuracy + comparison.accuracy.mean, ".2f"),
             "difference, points": comparison.accuracy.text(),
-            "change of error": show(comparison.error, "+z.1f", "%"),
-            "difference of NLL": comparison.nll.text("+z.3f"),
+            "change of error": show(comparison.error, "+.1f", "%"),
+            "difference of NLL": comparison.nll.text("+.3f"),
         }
         rows.append(row)
     return pd.DataFrame(rows)

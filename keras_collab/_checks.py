@@ -23,7 +23,7 @@ def check_choice(owner: Any, *, choices: tuple[str, ...], **setting: Any) -> Any
         ValueError: if it is another string.
     """
     ((name, value),) = setting.items()
-    message = f"{_name(owner)}: `{name}` must be one of {choices}. Received: {name}={value!r}."
+    message = f"{name_of(owner)}: `{name}` must be one of {choices}. Received: {name}={value!r}."
     if not isinstance(value, str):
         raise TypeError(message)
     if value not in choices:
@@ -49,7 +49,7 @@ def check_range(
         whole: whether it must be an integer. Otherwise it must be a number that float32 can hold.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is no such number.
     """
     ((name, value),) = setting.items()
     kind, what = (numbers.Integral, "an integer") if whole else (numbers.Real, "a number")
@@ -67,12 +67,12 @@ def check_range(
             good = good and holds(value, bound)
     if not good:
         expected = " ".join([what, " and ".join(limits)]).strip()
-        raise ValueError(f"{_name(owner)}: `{name}` must be {expected}. Received: {name}={value!r}.")
+        raise ValueError(f"{name_of(owner)}: `{name}` must be {expected}. Received: {name}={value!r}.")
     if whole:
         return int(value)
     if value and not FLOAT32_TINY <= abs(value) <= FLOAT32_MAX:
         raise ValueError(
-            f"{_name(owner)}: `{name}` is used as float32, which holds 0 and sizes from {FLOAT32_TINY:.2g} to "
+            f"{name_of(owner)}: `{name}` is used as float32, which holds 0 and sizes from {FLOAT32_TINY:.2g} to "
             f"{FLOAT32_MAX:.2g}. Received: {name}={value!r}."
         )
     return float(value)
@@ -100,7 +100,7 @@ def close_matches(asked: str, names: Collection[str]) -> str:
     return f"Close matches: {', '.join(map(repr, close))}." if close else ""
 
 
-def _name(owner: Any) -> str:
+def name_of(owner: Any) -> str:
     """The name of a function, or of the class of an object."""
     return getattr(owner, "__name__", type(owner).__name__)
 

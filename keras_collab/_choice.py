@@ -107,12 +107,12 @@ def _checked_selection(selection: Any) -> Selection:
     if not isinstance(selection, Selection) or not isinstance(selection.taps, tuple | list):
         raise TypeError(
             "select() must return a keras_collab.Selection, with a tuple of taps: "
-            f"Selection(taps=network.taps('auto')). Received: {selection!r}."
+            f"Selection(taps=reader.taps('auto')). Received: {selection!r}."
         )
     targets = selection.targets
     if not isinstance(targets, tuple | list) or any(target not in selection.sources for target in targets):
         raise TypeError(
-            "The targets of a selection must be a tuple of some of its taps or its head: taps = network.taps('auto'), "
+            "The targets of a selection must be a tuple of some of its taps or its head: taps = reader.taps('auto'), "
             f"then Selection(taps=taps, targets=taps[-1:]). Received: targets={targets!r}."
         )
     return selection

@@ -16,7 +16,7 @@ from keras import ops
 from keras_collab._checks import check_range, check_temperature
 from keras_collab._choice import check_not_wrapped
 from keras_collab._training_step import step_of, training_step
-from keras_collab._types import Structure, Tensor
+from keras_collab._types import Tensor
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
@@ -121,12 +121,8 @@ class Baseline(keras.Model):
         step = step_of(self)
         if step is None:
             return self.network(inputs, training=training)
-        step.taps = self.run_training_graph(inputs, training)
+        step.taps = self.training_graph(inputs, training=training)
         return self.network_output(step.taps)
-
-    def run_training_graph(self, inputs: Structure, training: Any) -> Any:
-        """Returns the logits of the training graph, and what else the loss needs."""
-        return self.training_graph(inputs, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         step = step_of(self)
@@ -254,10 +250,7 @@ class RDrop(Baseline):
             raise ValueError(f"RDrop takes networks with one input. Received: {inputs!r}.")
         features = keras.Model(inputs, self.head.features, name="features")
         both = _Logits(self.head)(features(ops.concatenate([inputs, inputs])))
-        return keras.Model(inputs, both, name="training_graph")
-
-    def run_training_graph(self, inputs, training):
-        return ops.split(self.training_graph(inputs, training=training), 2)
+        return keras.Model(inputs, ops.split(both, 2), name="training_graph")
 
     def loss_of(self, labels, logits):
         first, second = ops.log_softmax(logits[0]), ops.log_softmax(logits[1])

@@ -209,7 +209,7 @@ class CollabModel(keras.Model):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the total training loss of a batch and the value of each term, for a custom training loop.
 
-        The model must be compiled with a loss. On JAX, call this inside a `keras.StatelessScope`.
+        The model must be compiled. On JAX, call this inside a `keras.StatelessScope`.
 
         Args:
             x: inputs, `(batch, ...)`.
@@ -220,10 +220,12 @@ class CollabModel(keras.Model):
             The total loss, a scalar, and a dict from the name of each term to its value, a float32 scalar.
 
         Raises:
-            ValueError: if the model is not compiled with a loss, or the network has changed since it was wrapped.
+            ValueError: if the model is not compiled, or the network has changed since it was wrapped.
 
         >>> loss, values = model.loss_and_terms(x, y)
         """
+        if not self.compiled:
+            raise ValueError("`loss_and_terms` needs a compiled model: call model.compile(optimizer, loss) first.")
         self._internals.graph.check_unchanged()
         with training_step(self) as step:
             outputs = self(x, training=True)
@@ -246,7 +248,7 @@ class CollabModel(keras.Model):
         for term in self._terms:
             head = term.selection.head
             if head is not None and self.loss is not None:
-                term.check_loss(term.selection, _loss_of(self.loss, head))
+                term.check_loss(_loss_of(self.loss, head))
 
     def _check_something_trains(self) -> None:
         for term in self._terms:

@@ -129,7 +129,8 @@ def pair_flip(
 ) -> NoisyLabels:
     """Adds pair-flip label noise: relabels a share of each class as the next one (Han et al., 2018, arXiv 1804.06872).
 
-    The last class becomes class 0. Arguments, result and errors are those of `asymmetric`.
+    The last class becomes class 0. Arguments, result and errors are as for `asymmetric`, without `pairs`;
+    `classes` has no default.
     """
     classes = check_range(pair_flip, classes=classes, least=2, whole=True)
     pairs = {label: label + 1 for label in range(classes - 1)}

@@ -93,7 +93,10 @@ class CollabHyperModel(keras_tuner.HyperModel):
         self.choose_terms = choose_terms
         self.compile = compile
         self._check_settings()
-        self.ranges = {term.name: _range_around(_number(term)) for term in self.terms}
+        self.ranges = {}
+        for term in self.terms:
+            weight = _number(term)
+            self.ranges[term.name] = (weight / RANGE, weight * RANGE)
         if balance and self.terms:
             if data is None:
                 raise ValueError(
@@ -203,7 +206,3 @@ def _middle(low: float, high: float) -> float:
 def _number(term: Term) -> float:
     """The weight of a term, or the height of its ramp; 1 if it is 0."""
     return height(term.name, term.weight) or 1.0
-
-
-def _range_around(weight: float) -> tuple[float, float]:
-    return weight / RANGE, weight * RANGE

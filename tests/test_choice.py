@@ -56,8 +56,8 @@ def test_a_wrong_name_of_a_term_has_close_matches():
 @pytest.mark.parametrize("targets", [lambda taps: taps[-1], lambda taps: (3,), lambda taps: ("relu1",)])
 def test_targets_are_some_of_the_taps_or_the_head(targets):
     class Students(keras_collab.Term):
-        def select(self, network):
-            taps = network.taps(["relu0", "relu1"])
+        def select(self, reader):
+            taps = reader.taps(["relu0", "relu1"])
             return keras_collab.Selection(taps=taps, targets=targets(taps))
 
         def call(self, tensors):
@@ -89,8 +89,8 @@ def test_call_takes_tensors():
 @pytest.mark.parametrize("selected", [None, (), "taps"])
 def test_select_returns_a_selection(selected):
     class Other(keras_collab.Term):
-        def select(self, network):
-            return keras_collab.Selection(taps=network.taps()[0]) if selected == "taps" else selected
+        def select(self, reader):
+            return keras_collab.Selection(taps=reader.taps()[0]) if selected == "taps" else selected
 
     with pytest.raises(TypeError, match=r"select\(\) must return a keras_collab.Selection, with a tuple of taps"):
         keras_collab.wrap(small_network(), [Other()])

@@ -149,8 +149,8 @@ class Raises(keras_collab.Term):
 
 
 class ReadsLabels(keras_collab.Term):
-    def select(self, network):
-        return keras_collab.Selection(head=network.head())
+    def select(self, reader):
+        return keras_collab.Selection(head=reader.head())
 
     def call(self, tensors):
         return tensors.mean_over_samples(keras.ops.sum(tensors.labels, axis=-1))

@@ -57,8 +57,8 @@ def test_a_frozen_backbone_with_a_new_head_trains():
 class FeaturesLikeOutputs(keras_collab.Term):
     """A term that reads a tap and the head, and gives both a gradient."""
 
-    def select(self, network):
-        return keras_collab.Selection(taps=network.taps(["relu2"]), head=network.head())
+    def select(self, reader):
+        return keras_collab.Selection(taps=reader.taps(["relu2"]), head=reader.head())
 
     def call(self, tensors):
         return ops.mean(tensors.taps[0]) + tensors.mean_over_samples(ops.mean(tensors.head.logits**2, axis=-1))
@@ -75,8 +75,8 @@ def test_a_term_is_handed_frozen_taps_while_its_head_trains():
 class OutputsLikeHead(keras_collab.Term):
     """A term that reads a head as a target only: the other output learns from it."""
 
-    def select(self, network):
-        head = network.head("one")
+    def select(self, reader):
+        head = reader.head("one")
         return keras_collab.Selection(head=head, targets=(head,))
 
     def call(self, tensors):

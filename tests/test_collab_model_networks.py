@@ -31,8 +31,8 @@ def loss_by_numpy(loss, y, outputs):
 class MeanSquares(Term):
     """Reads all that there is to read, and tells the sum of its mean squares."""
 
-    def select(self, network):
-        return Selection(taps=network.taps(), head=network.head(), kernels=network.kernels())
+    def select(self, reader):
+        return Selection(taps=reader.taps(), head=reader.head(), kernels=reader.kernels())
 
     def call(self, tensors):
         read = [*tensors.taps, tensors.head.features, *(kernel.read() for kernel in tensors.kernels)]

@@ -10,6 +10,7 @@ tuning/results/human-labels.jsonl; give the command again to go on where it stop
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -57,9 +58,9 @@ def epochs(hp):
     return hp.Choice("epochs", EPOCHS, default=EPOCHS[-1])
 
 
-def compile_model(hp, model):
+def compile_model(hp, model, search_rate):
     rate = CELL.rate
-    if not model.terms:
+    if search_rate:
         rate = hp.Float("rate", 0.02, 0.5, sampling="log", default=rate)
     steps = epochs(hp) * -(-CELL.labels // CELL.batch)
     optimizer = optimizer_of(dataclasses.replace(CELL, rate=rate), steps)
@@ -76,7 +77,8 @@ def search(space, options):
         build_inner = NETWORKS[CELL.network]
         return augmented(CELL, build_inner(x.shape[1:], 10))
 
-    hypermodel = HyperModel(build_network, terms, balance=False, choose_terms=True, compile=compile_model)
+    compile_space = functools.partial(compile_model, search_rate=space == "plain")
+    hypermodel = HyperModel(build_network, terms, balance=False, choose_terms=True, compile=compile_space)
     tuner = keras_tuner.RandomSearch(
         hypermodel,
         objective="val_accuracy",

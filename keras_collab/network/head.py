@@ -63,13 +63,13 @@ class HeadValues:
     """Features, kernel, bias and logits of the head at a training step, in float32.
 
     Attributes:
-        head: the classifier.
+        source: the classifier that they are of.
         features: `(batch, features)`.
         kernel: `(features, classes)`.
         bias: `(classes,)`, zeros where the layer has none.
     """
 
-    head: Head
+    source: Head
     features: Tensor
     kernel: Tensor
     bias: Tensor
@@ -90,7 +90,7 @@ class HeadValues:
             softmax over the last axis gives probabilities in both cases.
         """
         logits = ops.matmul(features, self.kernel) + self.bias
-        if self.head.two_way:
+        if self.source.two_way:
             return ops.stack([ops.zeros_like(logits), logits], axis=-1)
         return logits
 
@@ -115,7 +115,7 @@ def read_head(head: Head, features: Tensor) -> HeadValues:
     kernel = ops.reshape(layer.kernel, (head.size, head.classes))
     bias = layer.bias if layer.use_bias else ops.zeros((head.classes,))
     return HeadValues(
-        head=head,
+        source=head,
         features=ops.cast(features, "float32"),
         kernel=ops.cast(kernel, "float32"),
         bias=ops.cast(bias, "float32"),

@@ -17,16 +17,16 @@ from keras_collab.terms.weights import Weight
 _TARGETS = ("outputs", "deepest")
 
 
-def relational_divergence(features: Tensor, target: Tensor, temperature: float) -> Tensor:
+def relational_divergence(features: Tensor, log_target: Tensor, temperature: float) -> Tensor:
     """Mean over samples of KL( P_target ‖ P ), where P is the relations of `features`; 0 for a batch of one.
 
     Args:
         features: `(batch, channels)`.
-        target: `(batch, batch)`, log P_target from `log_relations`. No gradient flows into it.
+        log_target: `(batch, batch)`, log P_target from `log_relations`. No gradient flows into it.
         temperature: float > 0, of P.
     """
-    target = ops.stop_gradient(target)
-    return ops.mean(ops.sum(ops.exp(target) * (target - log_relations(features, temperature)), axis=-1))
+    log_target = ops.stop_gradient(log_target)
+    return ops.mean(ops.sum(ops.exp(log_target) * (log_target - log_relations(features, temperature)), axis=-1))
 
 
 @keras.saving.register_keras_serializable("keras_collab")
@@ -71,11 +71,11 @@ class IntermediateConsistency(Term):
         self.layers = layers
         self.output_name = output
 
-    def select(self, network: NetworkReader) -> Selection:
+    def select(self, reader: NetworkReader) -> Selection:
         if self.target == "outputs":
-            head = network.head(self.output_name)
-            return Selection(taps=network.taps(self.layers), head=head, targets=(head,))
-        taps = network.taps(self.layers, at_least=2)
+            head = reader.head(self.output_name)
+            return Selection(taps=reader.taps(self.layers), head=head, targets=(head,))
+        taps = reader.taps(self.layers, at_least=2)
         return Selection(taps=taps, targets=taps[-1:])
 
     def call(self, tensors: StepTensors) -> Tensor:
@@ -84,11 +84,11 @@ class IntermediateConsistency(Term):
             target = ops.reshape(tensors.head.logits, (ops.shape(features[0])[0], -1))
         else:
             target = features.pop()
-        target = log_relations(ops.stop_gradient(target), self.temperature)
+        log_target = log_relations(target, self.temperature)
         total = ops.zeros((), dtype="float32")
         for u in features:
-            total = total + relational_divergence(u, target, self.temperature)
-        return total / max(1, len(features))
+            total = total + relational_divergence(u, log_target, self.temperature)
+        return total / len(features)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "output": self.output_name}

@@ -28,7 +28,7 @@ def welch_bound(filters: int, size: int) -> float:
 
 
 def kernel_similarity(filters: Tensor) -> Tensor:
-    """Mean over i != j of cos²(w_i, w_j), less its smallest possible value, `welch_bound`.
+    """Mean over i != j of cos²(w_i, w_j), minus its smallest possible value, `welch_bound`.
 
     Args:
         filters: `(size, filters)`, one column for each filter.
@@ -44,7 +44,7 @@ def kernel_similarity(filters: Tensor) -> Tensor:
 class KernelSimilarity(Term):
     """Makes the filters of a layer differ: penalizes the squared cosine between them.
 
-    w_i is filter i as a vector. The value is the mean over layers and over i != j of cos²(w_i, w_j), less its smallest
+    w_i is filter i as a vector. The value is the mean over layers and over i != j of cos²(w_i, w_j), minus its smallest
     possible value, which is (n − d) / (d (n − 1)) for n > d filters in d dimensions (Welch, 1974) and else 0. The
     gradient is orthogonal to each filter: it changes the direction and leaves the length to weight decay.
 
@@ -76,8 +76,8 @@ class KernelSimilarity(Term):
         self.layers = layers
         self.max_filters = check_range(self, max_filters=max_filters, least=2, whole=True)
 
-    def select(self, network: NetworkReader) -> Selection:
-        return Selection(kernels=network.kernels(self.layers))
+    def select(self, reader: NetworkReader) -> Selection:
+        return Selection(kernels=reader.kernels(self.layers))
 
     def call(self, tensors: StepTensors) -> Tensor:
         draws = keras.random.uniform((len(tensors.kernels), 3), dtype="float32", seed=self.seed_generator)

@@ -87,8 +87,8 @@ class OutputConsistency(Term):
         self.temperature = check_temperature(self, temperature)
         self.output_name = output
 
-    def select(self, network: NetworkReader) -> Selection:
-        return Selection(head=network.head(self.output_name))
+    def select(self, reader: NetworkReader) -> Selection:
+        return Selection(head=reader.head(self.output_name))
 
     def call(self, tensors: StepTensors) -> Tensor:
         head = tensors.head
@@ -96,8 +96,8 @@ class OutputConsistency(Term):
         divergence = consistency_divergence(head.logits, part_logits, self.temperature)
         return tensors.mean_over_samples(divergence)
 
-    def check_loss(self, selection: Selection, loss: Any) -> None:
-        head = selection.head
+    def check_loss(self, loss: Any) -> None:
+        head = self.selection.head
         regression = isinstance(loss, tuple(_REGRESSION_LOSSES)) or loss in _REGRESSION_LOSSES.values()
         if head and regression and head.activation == "linear":
             warnings.warn(

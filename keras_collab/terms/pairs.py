@@ -116,19 +116,19 @@ def _along(vector: Tensor, axis: int, rank: int) -> Tensor:
     return ops.reshape(vector, shape)
 
 
-def cosines(rows: Tensor, columns: Tensor, floor: Tensor = 1e-20) -> Tensor:
+def cosines(rows: Tensor, columns: Tensor, floor: Tensor = 0.0) -> Tensor:
     """Cosine of every pair of columns of two matrices; 0 for a column of zeros.
 
     Args:
         rows: `(..., size, count)`.
         columns: `(..., size, other count)`.
-        floor: added to the squared length of every column, at least 1e-20: it keeps the gradient of a column of zeros
-            finite.
+        floor: added to the squared length of every column.
 
     Returns:
         `(..., count, other count)` in [−1, 1], float32.
     """
     rows, columns = ops.cast(rows, "float32"), ops.cast(columns, "float32")
+    floor = floor + 1e-20  # Keeps the gradient of a column of zeros finite.
     products = ops.einsum("...si,...sj->...ij", rows, columns)
     # Scaling the products, not the columns, keeps no second copy of these for the backward pass.
     row_scale = ops.rsqrt(ops.sum(ops.square(rows), axis=-2) + floor)

@@ -24,11 +24,6 @@ def pool(tap: Tensor, mask: Tensor = None) -> Tensor:
     return ops.sum(tap * counts, axis=axes) / ops.maximum(ops.sum(counts, axis=axes), 1.0)
 
 
-def centre(features: Tensor) -> Tensor:
-    """`(batch, channels)` less their mean over the batch."""
-    return features - ops.mean(features, axis=0, keepdims=True)
-
-
 def log_relations(features: Tensor, temperature: float) -> Tensor:
     """The log of the relations of a layer: row i is the log softmax over j != i of cosine(i, j) / temperature.
 
@@ -40,11 +35,11 @@ def log_relations(features: Tensor, temperature: float) -> Tensor:
         `(batch, batch)`, about −1e9 on the diagonal.
     """
     batch = ops.shape(features)[0]
-    columns = ops.transpose(centre(features))
+    columns = ops.transpose(features - ops.mean(features, axis=0, keepdims=True))
     constant = ops.stop_gradient(columns)
     # A sample at the mean of the batch has no direction; a floor relative to the mean length keeps it finite.
     floor = 1e-6 * ops.sum(ops.square(constant)) / ops.cast(batch, "float32")
-    similarity = cosines(columns, constant, floor + 1e-20) / temperature
+    similarity = cosines(columns, constant, floor) / temperature
     # Symmetric, so the gradient towards the columns of a pair is that towards its rows, for one product less.
     similarity = similarity + ops.transpose(similarity) - ops.stop_gradient(similarity)
     diagonal = ops.eye(batch, dtype="float32")

@@ -44,7 +44,7 @@ def squared_correlations(rows: Tensor, columns: Tensor, counts: Tensor = None) -
 
 
 def _centred(columns: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns less their means, and the squared length below which a column counts as dead.
+    """Columns minus their means, and the squared length below which a column counts as dead.
 
     The means get no gradient. The result is exact: the gradient of a product of centered columns towards their means is
     0. A column that varies only by the rounding of its mean is dead too.
@@ -59,7 +59,7 @@ def _centred(columns: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         centred = (columns - means) * counts
     squared_length = ops.mean(ops.sum(ops.square(centred), axis=0))
     squared_length = squared_length + 1e-6 * ops.sum(ops.square(means))
-    return centred, ops.stop_gradient(1e-6 * squared_length + 1e-20)
+    return centred, ops.stop_gradient(1e-6 * squared_length)
 
 
 def representation_similarity(tap: Tensor) -> Tensor:
@@ -115,8 +115,8 @@ class RepresentationSimilarity(Term):
         self.max_positions = check_range(self, max_positions=max_positions, least=1, whole=True)
         self.max_channels = check_range(self, max_channels=max_channels, least=2, whole=True)
 
-    def select(self, network: NetworkReader) -> Selection:
-        taps = network.taps(self.layers)
+    def select(self, reader: NetworkReader) -> Selection:
+        taps = reader.taps(self.layers)
         single = [tap.path for tap in taps if tap.channels < 2]
         if single:
             raise ValueError(f"layers {single} have a single channel, so there is nothing to compare; leave them out.")

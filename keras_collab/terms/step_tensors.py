@@ -35,7 +35,7 @@ class StepTensors:
     def head(self) -> HeadValues:
         """Features, kernel, bias and logits of the classifier in float32; a ValueError if `select` asked for none."""
         if self.head_values is None:
-            raise ValueError("This needs a head: select() must return Selection(head=network.head()).")
+            raise ValueError("This needs a head: select() must return Selection(head=reader.head()).")
         return self.head_values
 
     @property
@@ -44,9 +44,9 @@ class StepTensors:
 
         That is `(batch, classes)`, and `(batch, classes, 2)` of a sigmoid. A ValueError says which labels do not fit.
         """
-        y = ops.convert_to_tensor(pick_output(self.y, self.head.head))
-        check_labels(self.head.head, y.shape)
-        return self.head.head.label_distributions(y)
+        y = ops.convert_to_tensor(pick_output(self.y, self.head.source))
+        check_labels(self.head.source, y.shape)
+        return self.head.source.label_distributions(y)
 
     def mean_over_samples(self, values: Tensor) -> Tensor:
         """The mean over samples, with the same sample weights and class weights as the task loss.
@@ -62,7 +62,7 @@ class StepTensors:
         Raises:
             ValueError: if several outputs have sample weights, and `select` asked for no head.
         """
-        head = self.head_values.head if self.head_values else None
+        head = self.head_values.source if self.head_values else None
         return weighted_mean(values, pick_output(self.sample_weight, head))
 
 

@@ -49,8 +49,8 @@ class Term(keras.layers.Layer):
         TypeError: if the weight is neither a number nor a schedule, or the name is not a string.
 
     >>> class SmallLogits(keras_collab.Term):
-    ...     def select(self, network):
-    ...         return keras_collab.Selection(head=network.head())
+    ...     def select(self, reader):
+    ...         return keras_collab.Selection(head=reader.head())
     ...
     ...     def call(self, tensors):
     ...         return tensors.mean_over_samples(keras.ops.mean(tensors.head.logits**2, axis=-1))
@@ -69,11 +69,11 @@ class Term(keras.layers.Layer):
         self.selection = Selection()
         self.trained_selection = Selection()
 
-    def select(self, network: NetworkReader) -> Selection:
+    def select(self, reader: NetworkReader) -> Selection:
         """Chooses what the term reads besides the outputs and the labels; by default nothing.
 
         Args:
-            network: gives the taps, kernels and heads of the network that is wrapped.
+            reader: gives the taps, kernels and heads of the network that is wrapped.
 
         Returns:
             A `Selection`. A ValueError that this raises says why the network does not suit the term.
@@ -91,11 +91,10 @@ class Term(keras.layers.Layer):
         """
         raise NotImplementedError(f"{type(self).__name__} must implement call(tensors).")
 
-    def check_loss(self, selection: Selection, loss: Any) -> None:
+    def check_loss(self, loss: Any) -> None:
         """Warns of a loss that the term does not fit; by default of none. Called by `compile`.
 
         Args:
-            selection: what the term reads.
             loss: the loss of the head's output, as given to `compile`; one of Keras' as a `keras.losses.Loss`.
         """
 

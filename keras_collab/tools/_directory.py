@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_collab._checks import name_of
 from keras_collab._files import write_json
 from keras_collab._types import Data
 from keras_collab.callbacks import epochs_in
@@ -21,7 +22,7 @@ from keras_collab.collab_model import CollabModel
 from keras_collab.terms.term import Term
 
 # What `Trainer.train_one` records of a run beside its history.
-_RECORDED = {"metric", "metric_name", "larger_is_better", "first_batch"}
+_RECORDED = {"metric", "metric_name", "larger_is_better", "first_batch", "risen"}
 
 
 @contextlib.contextmanager
@@ -63,10 +64,10 @@ def _leaves(settings: dict[str, Any]) -> dict[str, Any]:
 def training_settings(model: keras.Model) -> dict[str, Any]:
     """What a model's training depends on, as it is saved; of what cannot be saved the name and the plain attributes."""
     compiled = tree.map_structure(_setting, model._compile_config.config)
-    text = json.dumps(compiled, default=_name)
+    text = json.dumps(compiled, default=name_of)
     names = re.compile(r'"name": "[^"]*"')  # Given by Keras; a function's own name may end in a number.
     settings = {"compiled": json.loads(names.sub(lambda name: unnumbered(name[0]), text))}
-    settings["model"] = {"class": _name(model), **_plain_attributes(model)}
+    settings["model"] = {"class": name_of(model), **_plain_attributes(model)}
     if model.optimizer is not None:
         settings["learning rate"] = float(ops.convert_to_numpy(model.optimizer.learning_rate))
     if isinstance(model, CollabModel):
@@ -79,7 +80,7 @@ def _term_settings(term: Term) -> dict[str, Any]:
     try:
         return term.get_config()
     except ValueError:  # Its weight is a function that cannot be saved, or it does not keep an argument.
-        return {"name": term.name, "class": _name(term), "weight": _name(term.weight)}
+        return {"name": term.name, "class": name_of(term), "weight": name_of(term.weight)}
 
 
 def _setting(value: Any) -> Any:
@@ -87,7 +88,7 @@ def _setting(value: Any) -> Any:
     try:
         saved = keras.saving.serialize_keras_object(value)
     except (AttributeError, NotImplementedError, TypeError, ValueError):
-        saved = {"class": _name(value)}
+        saved = {"class": name_of(value)}
     if not isinstance(saved, dict):
         return saved
     return {**saved, **_plain_attributes(value)}
@@ -105,10 +106,6 @@ def _plain_attributes(value: Any) -> dict[str, Any]:
 def unnumbered(text: str) -> str:
     """Text without the numbers by which Keras tells names apart: adam_1, val_auc_2, dense_8_accuracy."""
     return re.sub(r"_\d+(?![^\W_])", "", text)
-
-
-def _name(setting: Any) -> str:
-    return getattr(setting, "__name__", type(setting).__name__)
 
 
 def digest(data: Data) -> int:

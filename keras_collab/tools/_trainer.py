@@ -50,7 +50,7 @@ class Trainer:
     validation: Data
     compile: Callable[[keras.Model], Any]
     epochs: int
-    batch_size: int | None
+    batch_size: int
     arms: dict[str, Arm]
     folder: Path
     larger_is_better: bool | None
@@ -111,13 +111,13 @@ class Trainer:
                 stacklevel=3,
             )
         seconds = statistics.median(history.pop("seconds_per_step"))
-        self.runs.append(Run(arm, seed, history, seconds, record.get("risen", 1.0)))
+        self.runs.append(Run(arm, seed, history, seconds, record["risen"]))
 
     def train_one(self, arm: str, seed: int, on_epoch: Callable[[int], Any]) -> dict[str, Any]:
         """Trains one run from its last whole epoch on, keeps the network's weights and returns the record."""
         network, model = self.make(arm, seed)
         if self.arms[arm] is balanced:
-            balance(model, _made("train", self.train), batch_size=self.batch_size or 32, verbose=False)
+            balance(model, _made("train", self.train), batch_size=self.batch_size, verbose=False)
         first_batch = self.first_batch_digest(seed)
         _set_seed(seed)
         backup = Backup(self.backup_path(arm, seed))
@@ -147,13 +147,12 @@ class Trainer:
     def fit(self, model: keras.Model, callbacks: list[keras.callbacks.Callback]) -> None:
         train = _made("train", self.train)
         shuffle = isinstance(train, keras.utils.PyDataset)  # The default of `fit`; for other data Keras 3.15 warns.
-        batch_size = self.batch_size or 32
         if isinstance(train, tuple | list):
-            train = Shuffled(train, batch_size)
+            train = Shuffled(train, self.batch_size)
         model.fit(
             train,
             validation_data=_made("validation", self.validation),
-            validation_batch_size=4 * batch_size,  # Of arrays. No gradients: larger batches fit.
+            validation_batch_size=4 * self.batch_size,  # Of arrays. No gradients: larger batches fit.
             epochs=self.epochs,
             shuffle=shuffle,
             callbacks=callbacks,

@@ -24,8 +24,8 @@ class LabelSmoothing(Term):
     (1 − ε) · CE(y, p) + ε · mean_k CE(k, p) = CE(y, p) + ε · (mean_k CE(k, p) − CE(y, p)); the bracket is the value.
     """
 
-    def select(self, network: NetworkReader) -> Selection:
-        return Selection(head=network.head(None))
+    def select(self, reader: NetworkReader) -> Selection:
+        return Selection(head=reader.head(None))
 
     def call(self, tensors: StepTensors) -> Tensor:
         log_probabilities = ops.log_softmax(tensors.head.logits, axis=-1)

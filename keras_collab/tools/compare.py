@@ -28,7 +28,7 @@ def compare(
     compile: Callable[[keras.Model], Any],
     epochs: int,
     seeds: int = 3,
-    batch_size: int | None = None,
+    batch_size: int = 32,
     arms: Mapping[str, Arm | None] | Sequence[str] = ("plain", "wrapped"),
     directory: str | Path | None = None,
     larger_is_better: bool | None = None,
@@ -84,8 +84,7 @@ def compare(
     """
     epochs = check_range(compare, epochs=epochs, least=1, whole=True)
     seeds = check_range(compare, seeds=seeds, least=1, whole=True)
-    if batch_size is not None:
-        batch_size = check_range(compare, batch_size=batch_size, least=1, whole=True)
+    batch_size = check_range(compare, batch_size=batch_size, least=1, whole=True)
     for name, function in {"build_network": build_network, "compile": compile}.items():
         if not callable(function):
             raise TypeError(f"compare: `{name}` must be a function. Received: {name}={function!r}.")

@@ -244,7 +244,7 @@ class Comparison(Printed):
         return f"{self.scale * value:.1f}" if self.scale == 100 else f"{value:.4g}"
 
     def _signed(self, value: float) -> str:
-        return f"{self.scale * value:+z.1f}" if self.scale == 100 else f"{value:+.3g}"
+        return f"{self.scale * value:+.1f}" if self.scale == 100 else f"{value:+.3g}"
 
 
 def paired_difference(differences: list[float], largest: float = 0.0) -> Difference:

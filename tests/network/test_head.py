@@ -15,18 +15,18 @@ from keras_collab.network.head import read_head
 class HeadGap(Term):
     """How far what the head's kernel makes of its features is from what the network says, in every training step."""
 
-    def select(self, network):
-        return Selection(head=network.head())
+    def select(self, reader):
+        return Selection(head=reader.head())
 
     def call(self, tensors):
         said, logits = ops.cast(tensors.outputs, "float32"), tensors.head.logits
-        if tensors.head.head.activation == "softmax":
+        if tensors.head.source.activation == "softmax":
             # Logits up to a constant for each sample, which log-softmax takes away.
             said, found = ops.log(said), ops.log_softmax(logits, axis=-1)
-        elif tensors.head.head.activation == "sigmoid":
+        elif tensors.head.source.activation == "sigmoid":
             found = ops.softmax(logits, axis=-1)[..., 1]
         else:
-            found = logits[..., 1] if tensors.head.head.two_way else logits
+            found = logits[..., 1] if tensors.head.source.two_way else logits
         return ops.max(ops.abs(ops.reshape(said, ops.shape(found)) - found))
 
 

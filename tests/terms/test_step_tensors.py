@@ -11,8 +11,8 @@ from keras_collab import OutputConsistency, Selection, Term, wrap
 
 def test_a_term_without_a_head_trains_with_sample_weights():
     class Size(Term):
-        def select(self, network):
-            return Selection(taps=network.taps("relu1"))
+        def select(self, reader):
+            return Selection(taps=reader.taps("relu1"))
 
         def call(self, tensors):
             return tensors.mean_over_samples(ops.mean(ops.square(tensors.taps[0]), axis=(1, 2, 3)))
@@ -74,12 +74,12 @@ class MeanLabel(Term):
         super().__init__(weight=0.5)
         self.head = head
 
-    def select(self, network):
-        return Selection(head=network.head(self.head))
+    def select(self, reader):
+        return Selection(head=reader.head(self.head))
 
     def call(self, tensors):
         return tensors.mean_over_samples(
-            ops.matmul(tensors.labels, ops.arange(tensors.head.head.classes, dtype="float32"))
+            ops.matmul(tensors.labels, ops.arange(tensors.head.source.classes, dtype="float32"))
         )
 
 

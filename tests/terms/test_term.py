@@ -14,8 +14,8 @@ from keras_collab import IntermediateConsistency, KernelSimilarity, OutputConsis
 class ConfidencePenalty(keras_collab.Term):
     """Punishes predictions of low entropy (Pereyra et al., 2017, arXiv 1701.06548)."""
 
-    def select(self, network):
-        return keras_collab.Selection(head=network.head())
+    def select(self, reader):
+        return keras_collab.Selection(head=reader.head())
 
     def call(self, tensors):
         log_probabilities = ops.log_softmax(tensors.head.logits)
@@ -58,8 +58,8 @@ class Scaled(keras_collab.Term):
         super().__init__(**settings)
         self.scale = scale
 
-    def select(self, network):
-        return keras_collab.Selection(head=network.head())
+    def select(self, reader):
+        return keras_collab.Selection(head=reader.head())
 
     def call(self, tensors):
         return self.scale * tensors.mean_over_samples(keras.ops.mean(tensors.head.logits**2, axis=-1))
@@ -105,8 +105,8 @@ class Reads(keras_collab.Term):
         super().__init__(**kwargs)
         self.layers = layers
 
-    def select(self, network):
-        return keras_collab.Selection(taps=network.taps(self.layers), kernels=network.kernels())
+    def select(self, reader):
+        return keras_collab.Selection(taps=reader.taps(self.layers), kernels=reader.kernels())
 
     def call(self, tensors):
         return ops.mean(tensors.taps[0])
@@ -158,7 +158,7 @@ def test_seeds_and_steps_never_draw_alike():
 
 def test_a_term_has_no_weights_that_train():
     class Learned(keras_collab.Term):
-        def select(self, network):
+        def select(self, reader):
             self.temperature = self.add_weight(shape=(), initializer="ones", name="temperature")
             return keras_collab.Selection()
 

@@ -185,8 +185,8 @@ def test_regression(outputs):
 class Decay(keras_collab.Term):
     """The sum of the squares of the last kernel, whose gradient is twice the kernel."""
 
-    def select(self, network):
-        call = network.graph.calls[-1]
+    def select(self, reader):
+        call = reader.graph.calls[-1]
         return keras_collab.Selection(kernels=(kernel_of(call.operation, call.path),))
 
     def call(self, tensors):
