@@ -69,6 +69,7 @@ class Backup(keras.callbacks.Callback):
             )
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
+        self.epoch, self.history = 0, {}
         resumes = self.path.exists()
         if resumes:
             self._restore()

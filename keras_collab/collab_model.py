@@ -197,6 +197,8 @@ class CollabModel(keras.Model):
                 term._draw_at(number)
                 tensors = _read(term.trained_selection, taps, y_pred, y, sample_weight)
                 value = checked_value(term, term(tensors=tensors))
+                if not term.selection.kernels:
+                    value = ops.where(batch > 0, value, 0.0)  # Under a strategy a replica may have no samples.
             weight = term._weight_at(number)
             total = total + ops.cast(self._aggregate_additional_loss(weight * value), total.dtype)
             term._track(value, weight, batch)
@@ -347,7 +349,7 @@ class CollabModel(keras.Model):
                 "not hold the step; for the network alone use model.unwrap().save(...)."
             )
         self._internals.graph.check_unchanged()
-        self.get_config()  # Raises for what cannot be saved before a file that is already there is opened.
+        keras.saving.serialize_keras_object(self)  # Raises before a file that is already there is opened.
         return super().save(filepath, *args, **kwargs)
 
     def get_config(self):

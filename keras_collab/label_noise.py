@@ -197,9 +197,13 @@ def _check_labels(owner: Any, labels: ArrayLike, classes: int) -> np.ndarray:
     check_range(owner, classes=classes, least=2, whole=True)
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            mend = "Turn one-hot vectors into indices by labels.argmax(axis=-1)."
+        else:
+            mend = "Give labels.reshape(-1).astype('int32')."
         raise ValueError(
-            f"`labels` must be class indices of shape (samples,). Received: {labels.dtype} of shape {labels.shape}. "
-            "Turn one-hot vectors into indices by labels.argmax(axis=-1)."
+            f"`labels` must be class indices, integers of shape (samples,). Received: {labels.dtype} of shape "
+            f"{labels.shape}. {mend}"
         )
     if classes - 1 > np.iinfo(labels.dtype).max:
         raise ValueError(

@@ -45,6 +45,12 @@ def make_term(request):
     return TERMS[request.param]
 
 
+@pytest.fixture
+def built_in_the_first_step(monkeypatch):
+    """On TensorFlow the first step makes optimizer and metrics, as it does for a user, and no batch is read before."""
+    monkeypatch.setattr(keras.Model, "_maybe_symbolic_build", lambda model, **data: None, raising=False)
+
+
 @pytest.fixture(autouse=True)
 def fresh_session():
     keras.utils.clear_session(free_memory=False)  # Collecting garbage takes seconds.

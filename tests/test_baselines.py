@@ -7,6 +7,7 @@ from helpers import small_data, small_network
 from keras import layers, ops
 
 from keras_collab import baselines, wrap
+from keras_collab._training_step import training_step
 
 METHODS = {
     "heads": lambda network: baselines.MultiHead(network),
@@ -144,6 +145,15 @@ def test_the_network_is_saved_and_not_the_baseline(tmp_path):
     with pytest.raises(NotImplementedError, match=r"MultiHead model is not saved.*model\.unwrap\(\)\.save"):
         model.save(path)
     assert keras.saving.load_model(path).output_shape == (None, 3)
+
+
+def test_labels_of_another_shape():
+    x, y = small_data(8)
+    model = baselines.Exits(small_network())
+    with training_step(model):
+        outputs = model(x)
+        with pytest.raises(ValueError, match=r"Labels for head 'head' have shape \(8, 5\). Expected \(batch, 3\)"):
+            model.compute_loss(x, ops.convert_to_tensor(np.eye(5)[y]), outputs)
 
 
 def test_bad_input():

@@ -80,6 +80,18 @@ def test_a_finished_training_is_not_repeated_and_the_model_can_be_trained_furthe
     assert len(fit(model)["loss"]) == EPOCHS  # A fit without the callback begins at its first epoch.
 
 
+def test_one_object_for_a_second_training(tmp_path):
+    backup = Backup(tmp_path / "a.weights.h5")
+    _, model = new_model()
+    fit(model, backup)
+    backup.path.unlink()
+    _, model = new_model()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, backup, Die(0))
+    _, model = new_model()
+    assert len(fit(model, Backup(backup.path))["loss"]) == EPOCHS
+
+
 @pytest.mark.parametrize("moment", ["weights", "epoch", "rename"])
 def test_the_last_whole_epoch_survives_a_stop_at_any_moment_of_writing(moment, tmp_path, monkeypatch):
     path = tmp_path / "backup.weights.h5"

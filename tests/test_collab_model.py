@@ -57,6 +57,18 @@ def test_each_term_with_weight_0_trains_as_the_plain_network(make_term):
 
 
 @keras.saving.register_keras_serializable("keras_collab_tests")
+@pytest.mark.usefixtures("built_in_the_first_step")
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_one_output_in_a_list(kind):
+    inputs = keras.Input((8, 8, 3))
+    outputs = layers.Dense(3, activation="softmax")(layers.Flatten()(layers.Conv2D(4, 3)(inputs)))
+    model = keras_collab.wrap(keras.Model(inputs, kind([outputs])), [keras_collab.OutputConsistency()])
+    compile_model(model, optimizer=keras.optimizers.SGD(0.0), **FEW_STEPS)
+    x, y = small_data(8)
+    history = model.fit(x, y, batch_size=8, validation_data=(x, y), verbose=0).history
+    np.testing.assert_allclose(history["val_loss"], history["task_loss"], rtol=1e-5)
+
+
 class Counting(layers.Layer):
     """Counts how often it is called with real data."""
 

@@ -107,6 +107,23 @@ def test_a_failed_save_leaves_the_file_that_was_there(tmp_path):
     assert path.read_bytes() == b"the last good checkpoint"
 
 
+class Unsaved(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate without `get_config`."""
+
+    def __call__(self, step):
+        return 0.1
+
+
+def test_what_is_compiled_and_cannot_be_saved_leaves_the_file_that_was_there(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"the last good checkpoint")
+    model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity()])
+    model.compile(keras.optimizers.SGD(Unsaved()), "sparse_categorical_crossentropy")
+    with pytest.raises(NotImplementedError, match="get_config"):
+        model.save(path)
+    assert path.read_bytes() == b"the last good checkpoint"
+
+
 def test_saving_with_a_lambda_schedule(tmp_path):
     model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity(lambda step: 0.5)])
     with pytest.raises(ValueError, match=r"'kernel_similarity' is a function that cannot be saved.*schedules"):

@@ -73,6 +73,7 @@ def test_memorization():
         (lambda: symmetric(LABELS, float("nan"), 10), r"Received: rate=nan"),
         (lambda: symmetric(LABELS, 0.5, 9), r"0 to 8 for classes=9. Received: 0 to 9"),
         (lambda: pair_flip(np.eye(10)[LABELS], 0.5, 10), r"argmax"),
+        (lambda: pair_flip(LABELS[:, None], 0.5, 10), r"Give labels\.reshape\(-1\)"),
         (lambda: symmetric(np.zeros(9, "uint8"), 0.5, 300), r"classes 0 to 299. Received: uint8, which ends at 255"),
         (lambda: pair_flip(np.zeros(9, "int8"), 0.5, 129), r"classes 0 to 128. Received: int8, which ends at 127"),
         (lambda: symmetric(LABELS, 0.5, 1), r"`classes` must be an integer >= 2. Received: classes=1"),

@@ -41,7 +41,10 @@ def symbolic_ends(model: keras.Model) -> tuple[Structure, Structure]:
     """The symbolic inputs and outputs of a model, in the structure the user gave them."""
     if isinstance(model, keras.Sequential):  # Keras 3.15: its `input` is that of a call of the whole, if any.
         return model.inputs[0], model.outputs[0]
-    return model.input, model.output
+    outputs = model.output
+    if isinstance(outputs, list | tuple) and len(outputs) == 1:
+        outputs = outputs[0]  # As Keras' own call returns it.
+    return model.input, outputs
 
 
 def is_keras_own(cls: type, method: str) -> bool:

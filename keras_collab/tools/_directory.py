@@ -41,11 +41,17 @@ def owner_of(folder: Path) -> Iterator[None]:
 def check_same(folder: Path, settings: dict[str, Any]) -> None:
     """Raises if the folder holds another comparison that has trained for an epoch or more; says what differs."""
     path = folder / "comparison.json"
-    settings = json.loads(json.dumps(settings, default=str))
+    settings = json.loads(json.dumps(settings, default=str), parse_constant=str)  # NaN differs from itself.
+    starts, backups = list(folder.glob("start[0-9]*.weights.h5")), list(folder.glob("backup-seed*.weights.h5"))
+    runs = list(folder.glob("seed*.json"))
+    if not path.exists() and (starts or backups or runs):
+        raise ValueError(
+            f"{folder} holds {(starts + backups + runs)[0].name}, but no comparison.json, which says of which "
+            "comparison it is. Give another directory=, or delete the folder."
+        )
     kept = _read(path) if path.exists() else {}
-    backups = list(folder.glob("backup-*.weights.h5"))
-    if kept != settings and not any(folder.glob("seed*.json")) and not any(map(epochs_in, backups)):
-        for left in (*folder.glob("start*.weights.h5"), *backups):
+    if kept != settings and not runs and not any(map(epochs_in, backups)):
+        for left in starts + backups:
             left.unlink()  # By a call that failed, and was then corrected.
         write_json(path, settings)
         kept = settings
@@ -183,5 +189,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(
-        f"{path} cannot be read: {reason}. Delete it to train again what it held, or give another directory=."
+        f"{path} cannot be read: {reason}. "
+        + ("Delete the folder" if path.name == "comparison.json" else "Delete it to train again what it held")
+        + ", or give another directory=."
     )

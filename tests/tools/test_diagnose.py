@@ -135,6 +135,19 @@ def test_several_outputs_half_precision_and_a_sigmoid():
     assert rows["two"].accuracy == pytest.approx(np.mean((predicted["two"] > 0.5) == yes))
 
 
+def test_labels_of_one_of_two_outputs():
+    inputs = keras.Input((4,))
+    outputs = {
+        "one": layers.Dense(3, activation="softmax", name="one")(inputs),
+        "two": layers.Dense(1, name="two")(inputs),
+    }
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    found = diagnose(keras.Model(inputs, outputs), (x, {"one": np.arange(8) % 3}), verbose=False)
+    accuracies = {row.path: row.accuracy for row in found.parts}
+    assert np.isfinite(accuracies["one"])
+    assert np.isnan(accuracies["two"])
+
+
 def test_nothing_changes():
     network, data = small_network(dropout=0.3), small_data()
     model = wrap(network, [KernelSimilarity(2.0)])

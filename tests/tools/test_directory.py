@@ -54,7 +54,14 @@ def test_one_directory_holds_one_comparison(changes, message, finished):
         compare_tiny(directory=finished, **changes)
 
 
-TOO_LONG = {"metric": "m", "metric_name": "m", "larger_is_better": True, "first_batch": 1, "history": {"m": [1, 2, 3]}}
+TOO_LONG = {
+    "metric": "m",
+    "metric_name": "m",
+    "larger_is_better": True,
+    "first_batch": 1,
+    "risen": 1.0,
+    "history": {"m": [1, 2, 3]},
+}
 
 
 @pytest.mark.parametrize(
@@ -72,8 +79,40 @@ def test_a_damaged_file_is_named(name, content, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "copy")
     (tmp_path / "copy" / "seed0-wrapped.json").unlink()  # To be trained again, from the start that is kept.
     (tmp_path / "copy" / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} cannot be read: .*Delete it to train again what it held"):
+    mend = "Delete the folder" if name == "comparison.json" else "Delete it to train again what it held"
+    with pytest.raises(ValueError, match=rf"{name} cannot be read: .*{mend}"):
         compare_tiny(directory=tmp_path / "copy")
+
+
+def test_files_of_others_are_left(tmp_path):
+    for name in ("start.weights.h5", "started.weights.h5", "backup-best.weights.h5"):
+        (tmp_path / name).write_bytes(b"of a user")
+    compare_tiny(directory=tmp_path, epochs=1, arms=["plain"])
+    for name in ("start.weights.h5", "started.weights.h5", "backup-best.weights.h5"):
+        assert (tmp_path / name).read_bytes() == b"of a user"
+
+
+def test_a_directory_without_its_description_is_refused(tmp_path):
+    (tmp_path / "start0.weights.h5").write_bytes(b"of whom?")
+    with pytest.raises(ValueError, match=r"holds start0.weights.h5, but no comparison.json"):
+        compare_tiny(directory=tmp_path)
+    assert (tmp_path / "start0.weights.h5").read_bytes() == b"of whom?"
+
+
+class Unbounded(keras.losses.SparseCategoricalCrossentropy):
+    """A loss with a number that JSON does not hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = np.inf
+
+
+def test_numbers_that_json_does_not_hold(tmp_path):
+    def compile(model):
+        model.compile("adam", Unbounded(), jit_compile=JIT)
+
+    for _ in range(2):
+        assert len(compare_tiny(directory=tmp_path, compile=compile, epochs=1, arms=["plain"]).runs) == 1
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras 3.15 on torch; `pytest.warns` warns it anew.
