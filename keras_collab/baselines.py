@@ -19,7 +19,7 @@ from keras_collab._training_step import step_of, training_step
 from keras_collab._types import Tensor
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import check_network
-from keras_collab.network.head import Head, check_labels, read_head
+from keras_collab.network.head import Head, read_head
 from keras_collab.network.select import NetworkReader, Tap
 from keras_collab.terms.output_consistency import consistency_divergence
 from keras_collab.terms.pairs import scale_gradient
@@ -129,7 +129,6 @@ class Baseline(keras.Model):
         if step is None or step.taps is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         logits, step.taps = step.taps, None
-        check_labels(self.head, y.shape)
         losses = self.loss_of(self.head.label_distributions(y), logits)
         total = self._aggregate_additional_loss(weighted_mean(losses, sample_weight))
         for loss in self.losses:

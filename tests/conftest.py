@@ -21,7 +21,6 @@ import pytest
 from helpers import TERMS
 
 if keras.backend.backend() == "tensorflow":
-    from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
     def build_first(trainer, iterator=None, data_batch=None):
         """Builds optimizer and metrics before the first step, as Keras does on the other backends.
@@ -32,7 +31,7 @@ if keras.backend.backend() == "tensorflow":
             data_batch = next(next(iter(iterator))[-1])
         trainer._symbolic_build(data_batch=data_batch)
 
-    TensorFlowTrainer._maybe_symbolic_build = build_first
+    keras.Model._maybe_symbolic_build = build_first
 
 # The collector need not walk through what the imports have made again and again.
 gc.freeze()

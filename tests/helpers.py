@@ -122,6 +122,13 @@ JIT = keras.backend.backend() == "jax"
 FEW_STEPS = {"run_eagerly": not JIT, "jit_compile": JIT}
 
 
+class Unsaved(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate without `get_config`."""
+
+    def __call__(self, step):
+        return 0.1
+
+
 def compile_model(model, loss="sparse_categorical_crossentropy", optimizer=None, **kwargs):
     """Compiles a model, by default with momentum and accuracy, and returns it."""
     kwargs.setdefault("metrics", ["accuracy"])

@@ -266,6 +266,11 @@ def test_loss_and_terms_are_those_of_a_training_step():
         assert float(ops.stop_gradient(value)) == pytest.approx(logs[name], rel=1e-5)
 
 
+def test_loss_and_terms_of_a_model_that_is_not_compiled():
+    with pytest.raises(ValueError, match=r"needs a compiled model: call model\.compile"):
+        keras_collab.wrap(small_network()).loss_and_terms(*small_data())
+
+
 def test_samples_of_weight_0_do_not_count_in_output_consistency():
     x, y = small_data()
     term = keras_collab.OutputConsistency(1.0)

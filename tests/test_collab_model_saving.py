@@ -9,7 +9,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from helpers import FEW_STEPS, compile_model, small_data, small_network
+from helpers import FEW_STEPS, Unsaved, compile_model, small_data, small_network
 from keras import ops
 
 import keras_collab
@@ -105,13 +105,6 @@ def test_a_failed_save_leaves_the_file_that_was_there(tmp_path):
     with pytest.raises(ValueError, match=r"'kernel_similarity' is a function that cannot be saved"):
         model.save(path)
     assert path.read_bytes() == b"the last good checkpoint"
-
-
-class Unsaved(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate without `get_config`."""
-
-    def __call__(self, step):
-        return 0.1
 
 
 def test_what_is_compiled_and_cannot_be_saved_leaves_the_file_that_was_there(tmp_path):

@@ -48,7 +48,11 @@ class Head:
         return [*graph.operations_before(self.features), self.layer]
 
     def label_distributions(self, y: Tensor) -> Tensor:
-        """Labels as distributions, in the shape of `HeadValues.logits`: class indices become one-hot vectors."""
+        """Labels as distributions, in the shape of `HeadValues.logits`: class indices become one-hot vectors.
+
+        A ValueError says which labels do not fit.
+        """
+        _check_shape(self, y.shape)
         if self.two_way:
             yes = ops.cast(ops.reshape(y, (-1, self.classes)), "float32")
             return ops.stack([1.0 - yes, yes], axis=-1)
@@ -122,7 +126,7 @@ def read_head(head: Head, features: Tensor) -> HeadValues:
     )
 
 
-def check_labels(head: Head, y_shape: tuple[int | None, ...]) -> None:
+def _check_shape(head: Head, y_shape: tuple[int | None, ...]) -> None:
     """Raises a ValueError if labels of this shape are neither class indices nor distributions over the classes."""
     per_sample = tuple(y_shape[1:])
     distribution = per_sample == (head.classes,)
@@ -137,7 +141,8 @@ def check_labels(head: Head, y_shape: tuple[int | None, ...]) -> None:
 
 
 def check_indices(head: Head, labels: Tensor) -> None:
-    """Raises a ValueError if labels, a NumPy array, are class indices and one of them is no class."""
+    """Raises a ValueError if labels, a NumPy array, do not fit, or are class indices and one of them is no class."""
+    _check_shape(head, labels.shape)
     if head.two_way or labels.shape[1:] == (head.classes,):
         return
     if not ((labels >= 0) & (labels < head.classes) & (labels % 1 == 0)).all():

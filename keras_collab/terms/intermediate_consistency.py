@@ -84,7 +84,7 @@ class IntermediateConsistency(Term):
             target = ops.reshape(tensors.head.logits, (ops.shape(features[0])[0], -1))
         else:
             target = features.pop()
-        log_target = log_relations(target, self.temperature)
+        log_target = log_relations(ops.stop_gradient(target), self.temperature)
         total = ops.zeros((), dtype="float32")
         for u in features:
             total = total + relational_divergence(u, log_target, self.temperature)

@@ -13,7 +13,7 @@ from keras_collab._checks import check_range
 from keras_collab._types import Array, Data, Structure, Tensor
 from keras_collab.collab_model import CollabModel
 from keras_collab.network.graph import check_network
-from keras_collab.network.head import Head, check_indices, check_labels, pick_output, read_head
+from keras_collab.network.head import Head, check_indices, pick_output, read_head
 from keras_collab.network.layers import Kernel
 from keras_collab.network.names import Layers
 from keras_collab.network.select import NetworkReader, Tap
@@ -163,7 +163,6 @@ class _Halves:
         accuracy = part_accuracy = math.nan
         if y is not None and not (isinstance(y, dict) and self.head.name not in y):
             labels = pick_output(y, self.head)
-            check_labels(self.head, labels.shape)
             check_indices(self.head, labels)
             distributions = self.head.label_distributions(labels)
             true = ops.convert_to_numpy(ops.argmax(distributions, axis=-1))

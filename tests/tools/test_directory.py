@@ -8,7 +8,7 @@ import filelock
 import keras
 import numpy as np
 import pytest
-from helpers import JIT, compare_tiny, compile_model, small_data, small_network, tiny_network
+from helpers import JIT, Unsaved, compare_tiny, compile_model, small_data, small_network, tiny_network
 
 import keras_collab
 from keras_collab.tools._directory import training_settings
@@ -182,11 +182,6 @@ def test_arms_have_any_name(name, tmp_path):
     assert f"to {name}" in " ".join(str(comparison).split())
     first, second = comparison.runs
     assert second.history["loss"] == pytest.approx(first.history["loss"], rel=1e-5)
-
-
-class Unsaved(keras.optimizers.schedules.LearningRateSchedule):
-    def __call__(self, step):
-        return 0.1
 
 
 def test_what_keras_cannot_save_is_compared(tmp_path):
