@@ -23,17 +23,14 @@ def test(network, split):
     right = probabilities.argmax(axis=-1) == split.labels
     of_label = probabilities[np.arange(len(right)), split.labels]
     log_likelihoods = np.log(np.maximum(of_label, 1e-12))
-    bins = np.minimum((confidence * 15).astype(int), 14)
-    gap = 0.0
-    for number in range(15):
-        in_bin = bins == number
-        accuracy_sum = np.sum(right[in_bin])
-        confidence_sum = np.sum(confidence[in_bin])
-        gap += abs(accuracy_sum - confidence_sum)
+    ece = float("nan")
+    if np.isfinite(confidence).all():
+        bins = np.minimum((confidence * 15).astype(int), 14)
+        ece = float(np.abs(np.bincount(bins, right - confidence)).sum() / len(right))
     return {
         "accuracy": float(np.mean(right)),
         "nll": float(-np.mean(log_likelihoods)),
-        "ece": float(gap / len(right)),
+        "ece": ece,
     }
 
 
@@ -51,13 +48,3 @@ def redundancy(network, images):
     for kernel in reader.kernels():
         kernels[kernel.path] = float(kernel_similarity(kernel.read()))
     return {"channels": channels, "kernels": kernels}
-
-
-def before_and_after(before, after):
-    """Two measurements by layer as lists."""
-    lists = {"layers": [], "before": [], "after": []}
-    for layer, value in before.items():
-        lists["layers"].append(layer)
-        lists["before"].append(value)
-        lists["after"].append(after[layer])
-    return lists

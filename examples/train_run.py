@@ -16,8 +16,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow 2.21 logs it as an error that there is no GPU.
 
 import keras
+import numpy as np
 from filelock import FileLock, Timeout
-from measures import before_and_after, redundancy, smoothed, test
+from measures import redundancy, smoothed, test
 from methods import TERMS, terms_of
 from recorder import Recorder
 from records import MACHINE, NO_STORAGE, STORAGE_ERRORS, finite, version_of, write
@@ -25,14 +26,10 @@ from settings import Settings
 
 import keras_collab
 from keras_collab import baselines, datasets, label_noise, models, schedules
+from keras_collab.callbacks import Backup, epochs_in
 
 JIT = {"auto": "auto", "on": True, "off": False}
-TERM_CLASSES = {
-    "output_consistency": keras_collab.OutputConsistency,
-    "intermediate_consistency": keras_collab.IntermediateConsistency,
-    "representation_similarity": keras_collab.RepresentationSimilarity,
-    "kernel_similarity": keras_collab.KernelSimilarity,
-}
+TERM_CLASSES = {term.name: type(term) for term in keras_collab.recipes.strong()}
 
 
 def load_data(settings, data=None, skip_unreadable=False):
@@ -132,24 +129,27 @@ def train(settings, job, folder):
         keras_collab.balance(model, data, share=settings.balance, batch_size=settings.batch_size, verbose=False)
     before = redundancy(network, dataset.validation.images)
 
-    recorder = Recorder(folder, network, steps)
-    recorder.set_model(model)
-    done = recorder.restore()
-    recorder.check_room()
-    order = settings.seed + 1000 * done  # A resumed run sees other orders than in its first epochs.
-    validation_epochs = range(settings.all_epochs, 0, -settings.validate_every)
+    backup = Backup(folder / "backup.weights.h5")
+    recorder = Recorder(folder, network, steps, backup)
+    # A resumed run sees other orders than in its first epochs.
+    order = settings.seed + 1000 * epochs_in(backup.path)
+    validated = sorted(range(settings.all_epochs, 0, -settings.validate_every))
     model.fit(
         dataset.batches("train", settings.batch_size, seed=order),
         validation_data=dataset.batches("validation", 500, shuffle=False),
-        validation_freq=list(validation_epochs),
-        initial_epoch=done,
+        validation_freq=validated,
         epochs=settings.all_epochs,
-        callbacks=[recorder],
+        callbacks=[recorder, backup],
         shuffle=False,  # The batches come in an order of their own each epoch.
         verbose=0,
     )
-    history = recorder.columns()
+    history = backup.history
     seconds = history.pop("seconds_per_step")
+    for name, column in history.items():
+        if name.startswith("val_"):
+            history[name] = [column[epoch - 1] for epoch in validated]
+    history["val_epoch"] = validated
+    best_epoch = validated[int(np.argmax(history["val_accuracy"]))]
     history["val_loss"] = history.pop("val_nll")  # Of all methods the same, also of label smoothing.
     last = test(network, dataset.test)
     memorization = None
@@ -157,7 +157,7 @@ def train(settings, job, folder):
         probabilities = network.predict(dataset.train.images, batch_size=500, verbose=0)
         memorization = label_noise.memorization(probabilities, true_labels, dataset.train.labels)
     after = redundancy(network, dataset.validation.images)
-    network.set_weights(recorder.best_weights)
+    network.load_weights(recorder.best_weights(best_epoch))
     best = test(network, dataset.test)
     weights, added = {}, 0
     if isinstance(model, keras_collab.CollabModel):
@@ -166,8 +166,9 @@ def train(settings, job, folder):
     elif isinstance(model, baselines.Baseline):
         added = model.count_params() - network.count_params()
     redundancies = {}
-    for kind in before:
-        redundancies[kind] = before_and_after(before[kind], after[kind])
+    for kind, values in before.items():
+        before_after = {"before": list(values.values()), "after": list(after[kind].values())}
+        redundancies[kind] = {"layers": list(values), **before_after}
     return {
         "settings": settings.model_dump(),
         "versions": versions,
@@ -175,7 +176,7 @@ def train(settings, job, folder):
         "jit_compile": model.jit_compile,
         "machine": MACHINE,
         "history": history,
-        "best_epoch": recorder.best,
+        "best_epoch": best_epoch,
         "test": {"last": last, "best": best},
         "memorization": memorization,
         "weights": weights,

@@ -38,7 +38,9 @@ def write_json(path: Path, value: Any) -> None:
 def write_error(path: Path, error: Exception) -> OSError:
     """One message for whatever kept a file from being written."""
     reason = getattr(error, "strerror", None) or str(error)
-    return OSError(
+    failure = OSError(
         f"{path} could not be written: {reason}. Earlier files are intact. Make room, or choose a folder that you can "
         "write to, and start again."
     )
+    failure.errno = getattr(error, "errno", None)
+    return failure

@@ -8,7 +8,6 @@ their own; R-Drop takes a second forward pass. Training uses the loss of the met
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
@@ -32,21 +31,6 @@ __all__ = ["Baseline", "Exits", "MultiHead", "RDrop"]
 def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
     """The cross-entropy of each sample, `(batch,)`; labels and logits are `(batch, classes)`."""
     return -ops.sum(labels * ops.log_softmax(logits), axis=-1)
-
-
-@keras.saving.register_keras_serializable("keras_collab")
-class ScaleGradient(keras.layers.Layer):
-    """The identity, with a gradient that is multiplied by `scale`."""
-
-    def __init__(self, scale: float, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.scale = scale
-
-    def call(self, inputs):
-        return scale_gradient(inputs, self.scale)
-
-    def get_config(self):
-        return {**super().get_config(), "scale": self.scale}
 
 
 class _Logits(keras.layers.Layer):
@@ -99,10 +83,6 @@ class Baseline(keras.Model):
         """
         raise NotImplementedError
 
-    def network_output(self, logits: Sequence[Tensor]) -> Tensor:
-        """The output of the network, for the metrics, computed from its logits."""
-        return logits[0] if self.head.activation == "linear" else ops.softmax(logits[0])
-
     def unwrap(self) -> keras.Model:
         """Returns the network."""
         return self.network
@@ -122,7 +102,8 @@ class Baseline(keras.Model):
         if step is None:
             return self.network(inputs, training=training)
         step.taps = self.training_graph(inputs, training=training)
-        return self.network_output(step.taps)
+        logits = step.taps[0]
+        return logits if self.head.activation == "linear" else ops.softmax(logits)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         step = step_of(self)
@@ -199,7 +180,7 @@ class MultiHead(Baseline):
                 dense.build((None, head.size))
                 head = dataclasses.replace(head, layer=dense)
             return [_Logits(head)(x)]
-        x = ScaleGradient(1.0 / self.branches)(x)
+        x = scale_gradient(x, 1.0 / self.branches)
         logits = []
         for index in range(self.branches):
             name, part = f"{branch}{index}", parts[0]

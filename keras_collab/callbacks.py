@@ -1,5 +1,6 @@
 """A callback that lets training resume after an interruption."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -149,7 +150,7 @@ class Backup(keras.callbacks.Callback):
         """For a moment there are two files, the last complete one and the next."""
         size, free = self.path.stat().st_size, shutil.disk_usage(self.path.parent).free
         if free < size:
-            raise write_error(self.path, OSError(f"{size:,} bytes are needed, {free:,} are free"))
+            raise write_error(self.path, OSError(errno.ENOSPC, f"{size:,} bytes are needed, {free:,} are free"))
 
 
 def epochs_in(path: Path) -> int:

@@ -169,7 +169,7 @@ def compare_tiny(**changes):
         "build_network": tiny_network,
         "train": data,
         "validation": data,
-        "compile": lambda model: compile_model(model, optimizer="adam", jit_compile=JIT),
+        "compile": lambda model: compile_model(model, optimizer="adam", **FEW_STEPS),
         "epochs": 2,
         "batch_size": 8,
         "seeds": 1,

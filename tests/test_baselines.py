@@ -1,5 +1,7 @@
 """The methods of others: their losses against NumPy, the gradient that is shared, and the network that is kept."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from keras import layers, ops
 
 from keras_collab import baselines, wrap
 from keras_collab._training_step import training_step
+from keras_collab.terms.pairs import scale_gradient
 
 METHODS = {
     "heads": lambda network: baselines.MultiHead(network),
@@ -72,7 +75,7 @@ def test_added_parameters():
 
 def test_gradient_is_divided_at_a_split():
     """Before the split the gradient is 1/H of the sum over heads; behind it, it is not scaled."""
-    scaled = baselines.ScaleGradient(0.25)
+    scaled = functools.partial(scale_gradient, scale=0.25)
     x = np.array([[1.0, -2.0]], "float32")
     np.testing.assert_allclose(ops.convert_to_numpy(scaled(x)), x)
     inputs = keras.Input((2,))
@@ -81,7 +84,7 @@ def test_gradient_is_divided_at_a_split():
         first = layers.Dense(2, kernel_initializer="ones", name="first")
         second = layers.Dense(1, kernel_initializer="ones", name="second")
         hidden = first(inputs)
-        model = keras.Model(inputs, second(baselines.ScaleGradient(0.25)(hidden) if kind == "scaled" else hidden))
+        model = keras.Model(inputs, second(scaled(hidden) if kind == "scaled" else hidden))
         before = [ops.convert_to_numpy(layer.kernel) for layer in (first, second)]
         model.compile(keras.optimizers.SGD(1.0), "mse")
         model.train_on_batch(x, np.array([[1.0]], "float32"))

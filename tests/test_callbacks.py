@@ -9,7 +9,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from helpers import JIT, compile_model, small_data, small_network, tiny_network
+from helpers import FEW_STEPS, compile_model, small_data, small_network, tiny_network
 
 import keras_collab
 from keras_collab.callbacks import Backup
@@ -33,7 +33,7 @@ def new_model(wrapped=False, network=tiny_network):
     keras.utils.set_random_seed(3)
     network = network()
     model = keras_collab.wrap(network) if wrapped else network
-    return network, compile_model(model, optimizer="adam", jit_compile=JIT)
+    return network, compile_model(model, optimizer="adam", **FEW_STEPS)
 
 
 def fit(model, *callbacks):
@@ -171,7 +171,7 @@ def test_a_file_of_another_model_or_of_something_else_is_named(tmp_path):
     model.save_weights(tmp_path / "b.weights.h5")
     (tmp_path / "c.weights.h5").write_text("text")
     for name, other in (("a", small_network(classes=5, dropout=0.5)), ("b", model), ("c", model)):
-        compile_model(other, optimizer="adam", jit_compile=JIT)
+        compile_model(other, optimizer="adam", **FEW_STEPS)
         with pytest.raises(
             ValueError, match=rf"{name}.weights.h5 is no backup of the model '{other.name}'.*another path"
         ):

@@ -6,7 +6,7 @@ import sys
 
 import keras
 import pytest
-from helpers import JIT, small_network
+from helpers import FEW_STEPS, small_network
 from keras import layers
 
 import keras_collab
@@ -45,7 +45,7 @@ def terms():
 
 
 def compile(hp, model):
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], **FEW_STEPS)
 
 
 def hypermodel(**kwargs):

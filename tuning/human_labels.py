@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import keras
 import keras_tuner
 from methods import TERMS
-from panel import Cell, train_missing
+from panel import Job, train_missing
 from panel_data import load
 from panel_networks import NETWORKS
 from panel_training import augmented, optimizer_of
@@ -32,7 +32,7 @@ from keras_collab import recipes
 from keras_collab.tuner import CollabHyperModel
 
 HERE = Path(__file__).parent
-CELL = Cell(
+JOB = Job(
     name="human labels",
     data="cifar10",
     human="worst",
@@ -59,23 +59,23 @@ def epochs(hp):
 
 
 def compile_model(hp, model, search_rate):
-    rate = CELL.rate
+    rate = JOB.rate
     if search_rate:
         rate = hp.Float("rate", 0.02, 0.5, sampling="log", default=rate)
-    steps = epochs(hp) * -(-CELL.labels // CELL.batch)
-    optimizer = optimizer_of(dataclasses.replace(CELL, rate=rate), steps)
+    steps = epochs(hp) * -(-JOB.labels // JOB.batch)
+    optimizer = optimizer_of(dataclasses.replace(JOB, rate=rate), steps)
     model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
 
 
 def search(space, options):
     """The trials of a search, the best first: their scores and hyperparameters."""
-    x, y, x_validation, y_validation = load(CELL, 0, options.data, validation=True)
+    x, y, x_validation, y_validation = load(JOB, 0, options.data, validation=True)
     validation = x_validation[:2000], keras.utils.to_categorical(y_validation[:2000], 10)  # Measured each epoch.
     terms = recipes.strong() if space == "terms" else []
 
     def build_network():
-        build_inner = NETWORKS[CELL.network]
-        return augmented(CELL, build_inner(x.shape[1:], 10))
+        build_inner = NETWORKS[JOB.network]
+        return augmented(JOB, build_inner(x.shape[1:], 10))
 
     compile_space = functools.partial(compile_model, search_rate=space == "plain")
     hypermodel = HyperModel(build_network, terms, balance=False, choose_terms=True, compile=compile_space)
@@ -88,7 +88,7 @@ def search(space, options):
         project_name=f"human-labels-{space}",
     )
     labels = keras.utils.to_categorical(y, 10)
-    tuner.search(x, labels, validation_data=validation, batch_size=CELL.batch, verbose=0)
+    tuner.search(x, labels, validation_data=validation, batch_size=JOB.batch, verbose=0)
     trials = []
     for trial in tuner.oracle.get_best_trials(options.trials):
         values = trial.hyperparameters.values
@@ -120,18 +120,18 @@ def main():
         print(space, best[space], flush=True)
         path = options.results.with_name(f"human-labels-{space}.json")
         write(path, json.dumps(trials, indent=1) + "\n")
-    # The names of the cells hold the outcome, so that lines of an earlier search are not taken for those of this one.
+    # The names of the jobs hold the outcome, so that lines of an earlier search are not taken for those of this one.
     plain, terms = best["plain"], best["terms"]
     plain_name = f"plain, searched: rate {plain['rate']:.3g}, {plain['epochs']} epochs"
-    plain_cell = dataclasses.replace(CELL, name=plain_name, rate=plain["rate"], epochs=plain["epochs"])
+    plain_job = dataclasses.replace(JOB, name=plain_name, rate=plain["rate"], epochs=plain["epochs"])
     terms_name = f"terms, searched: {terms['epochs']} epochs"
-    terms_cell = dataclasses.replace(CELL, name=terms_name, epochs=terms["epochs"])
+    terms_job = dataclasses.replace(JOB, name=terms_name, epochs=terms["epochs"])
     arms = [arm_of(terms), "plain", "default", "strong"]
     runs = []
     for seed in options.seeds:
-        runs.append((plain_cell, "plain", seed))
+        runs.append((plain_job, "plain", seed))
         for arm in arms:
-            runs.append((terms_cell, arm, seed))
+            runs.append((terms_job, arm, seed))
     train_missing(runs, options)
 
 

@@ -47,7 +47,6 @@ import keras
 from keras import tree
 
 from keras_collab.network.calls import Call, topological_calls
-from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
 from keras_collab.network.layers import Kernel, activation_names, all_kernels, computes, is_composite, kernels_of
 from keras_collab.network.paths import alive_after, computed_from, factors_of_products, first_read, longest_path
@@ -207,7 +206,6 @@ class Stream:
 
     def __init__(self, graph: Graph, start: keras.KerasTensor, output: keras.KerasTensor, makes_output: set[Call]):
         self.graph = graph
-        self._first = channels_first(graph)  # Whether a tensor's channels are on axis 1, by id.
         ancestors = graph.ancestors(output)
         self._of_any_input = computed_from(ancestors, tree.flatten(graph.inputs))
         computed = computed_from(ancestors, [start])
@@ -261,8 +259,7 @@ class Stream:
     def positions(self, tensor: keras.KerasTensor) -> int:
         """The number of positions of a tensor, 1 where it has none."""
         shape = self.graph.shape(tensor)
-        is_first = self._first.get(id(tensor), False)
-        return math.prod(shape[2:] if is_first else shape[1:-1])
+        return math.prod(shape[2:] if self.graph.channels_first(tensor) else shape[1:-1])
 
     def resolution(self, call: Call) -> int:
         """The number of positions at which a call works: those of its output, or those that a composite layer reads."""
@@ -273,7 +270,7 @@ class Stream:
 
     def _channels(self, call: Call) -> int:
         shape = self.graph.shape(call.output)
-        return shape[1] if self._first[id(call.output)] else shape[-1]
+        return shape[1] if self.graph.channels_first(call.output) else shape[-1]
 
     def _ends_block(self, call: Call) -> bool:
         """Whether branches that work at one resolution come together, or a layer of layers is a block of its own."""
@@ -324,7 +321,7 @@ class Stream:
             pools = len(maps) > 0 and (self._pools_all(call) or not has_positions)
             if pools or self._follows_from(call, made, pooled):
                 pooled.update(map(id, call.outputs))
-            elif has_positions and call in self.readable and not self._is_inside(call, products):
+            elif has_positions and call in self.readable and not (self._gates(call, products) or self._is_turned(call)):
                 maps.append(call)
             made.update(map(id, call.outputs))
         return maps
@@ -334,10 +331,6 @@ class Stream:
         inputs = made.intersection(map(id, call.inputs))
         widens = len(call.inputs) == 1 and self.positions(call.output) > self.positions(call.inputs[0])
         return len(inputs) > 0 and inputs <= pooled and not widens
-
-    def _is_inside(self, call: Call, products: dict[int, Call]) -> bool:
-        """Whether a call is a gate, or works on channels or heads as positions."""
-        return self._gates(call, products) or self._is_turned(call)
 
     def _is_turned(self, call: Call) -> bool:
         """Whether a call works on channels or heads as positions.
@@ -611,8 +604,8 @@ def auto_kernels(graph: Graph) -> list[Kernel]:
 def _wide(kernels: list[Kernel]) -> list[Kernel]:
     """The kernels that span more than one position, if they hold a quarter of the weights; else all."""
     wide = [kernel for kernel in kernels if kernel.window > 1]
-    count = sum(map(operator.attrgetter("weights"), kernels))
-    return wide if 4 * sum(map(operator.attrgetter("weights"), wide)) >= count else kernels
+    count = sum(map(operator.attrgetter("parameters"), kernels))
+    return wide if 4 * sum(map(operator.attrgetter("parameters"), wide)) >= count else kernels
 
 
 def _paths_over_positions(graph: Graph) -> set[str]:

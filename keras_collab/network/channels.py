@@ -1,9 +1,11 @@
 """On which axis a tensor has its channels: where the layer that made it puts them."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_collab._types import Operation
-from keras_collab.network.graph import Graph
+from keras_collab.network.calls import Call
 
 # Layers that work on the last axis, and what moves axes about: the output's channels are on the last axis.
 _ON_THE_LAST_AXIS = (
@@ -19,17 +21,14 @@ _ON_THE_LAST_AXIS = (
 _MOVING = ("Reshape", "Transpose", "Moveaxis", "Swapaxes", "Matmul", "Einsum", "Dot", "Tensordot")
 
 
-def channels_first(graph: Graph) -> dict[int, bool]:
-    """For every tensor of a network, by id, whether its channels are on axis 1."""
-    first: dict[int, bool] = {}
-    for call in graph.calls:
+def channels_first(calls: Sequence[Call]) -> set[int]:
+    """The tensors, by id, that have their channels on axis 1."""
+    first: set[int] = set()
+    for call in calls:
         rank = len(call.output.shape)
-        inherited = False
-        for x in call.inputs:
-            inherited |= len(x.shape) == rank and first.get(id(x), False)
-        value = _puts_first(call.operation, inherited)
-        for output in call.outputs:
-            first[id(output)] = value and len(output.shape) > 2
+        inherited = any(len(x.shape) == rank and id(x) in first for x in call.inputs)
+        if _puts_first(call.operation, inherited):
+            first.update(id(output) for output in call.outputs if len(output.shape) > 2)
     return first
 
 

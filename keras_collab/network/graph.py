@@ -14,6 +14,7 @@ from keras.src.models.functional import Functional
 
 from keras_collab._types import Operation, Structure, Tensor
 from keras_collab.network.calls import Call, is_keras_own, symbolic_ends, topological_calls
+from keras_collab.network.channels import channels_first
 from keras_collab.network.nested import flatten
 from keras_collab.network.sizes import probe
 
@@ -55,6 +56,7 @@ class Graph:
         self.inputs, self.outputs = flat.inputs, flat.outputs
         self._states = list(zip(flat.models, map(_state, flat.models), strict=True))
         self.calls = topological_calls(self.inputs, self.outputs, flat.paths)
+        self._channels_first = channels_first(self.calls)
         self._masks = _masks(self.inputs, self.calls)
         with_masks = [self.outputs, list(self._masks.values())]
         self._sizes = probe(self.inputs, topological_calls(self.inputs, with_masks, flat.paths))
@@ -65,6 +67,10 @@ class Graph:
     def shape(self, tensor: keras.KerasTensor) -> tuple[Any, ...]:
         """The shape of a tensor; for sizes that the network leaves open, those from inputs of a size it accepts."""
         return (None, *self._sizes.shapes[id(tensor)][1:])
+
+    def channels_first(self, tensor: keras.KerasTensor) -> bool:
+        """Whether a tensor has its channels on axis 1, otherwise on the last."""
+        return id(tensor) in self._channels_first
 
     def is_per_sample(self, tensor: keras.KerasTensor) -> bool:
         """Whether the first axis of a tensor is the batch, without frames or windows folded into it."""

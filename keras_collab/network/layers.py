@@ -49,13 +49,13 @@ class Kernel:
         return self.layer.name
 
     @property
-    def weights(self) -> int:
+    def parameters(self) -> int:
         """Number of weights in all filters."""
         return self.groups * self.filters * self.size
 
     @property
     def trainable(self) -> bool:
-        """Whether training changes it. Read when a step is traced, so set `trainable` before `compile`."""
+        """Whether training changes it. `compile` reads it, so set `trainable` before."""
         for variable in self.layer.weights:
             if variable.trainable and variable.name in (self.weight, "lora_kernel_a", "lora_kernel_b"):
                 return True

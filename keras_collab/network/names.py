@@ -9,7 +9,6 @@ import keras
 from keras_collab._checks import close_matches
 from keras_collab.network.calls import Call
 from keras_collab.network.layers import Kernel
-from keras_collab.network.patterns import compile_pattern
 
 Choice = TypeVar("Choice", Call, Kernel)
 
@@ -58,7 +57,10 @@ def _named(candidates: Sequence[Choice], name: str, network: str) -> list[Choice
 
 def _matching(candidates: Sequence[Choice], layers: str, kind: str, network: str) -> list[Choice]:
     """The candidates whose layers have a name or path that a regular expression matches whole."""
-    pattern = compile_pattern(layers, (candidate.path for candidate in candidates), LAYERS_HELP)
+    try:
+        pattern = re.compile(layers)
+    except (re.error, OverflowError) as error:
+        raise ValueError(f"layers={layers!r} is not a regular expression: {error}. {LAYERS_HELP}.") from error
     matching, beginning = [], []
     for candidate in candidates:
         if pattern.fullmatch(candidate.name) or pattern.fullmatch(candidate.path):

@@ -9,7 +9,6 @@ from keras import ops
 from keras_collab._types import Operation, Tensor
 from keras_collab.network.auto import auto_kernels, auto_taps
 from keras_collab.network.calls import Call
-from keras_collab.network.channels import channels_first
 from keras_collab.network.graph import Graph
 from keras_collab.network.head import Head, find_heads
 from keras_collab.network.layers import Kernel, all_kernels
@@ -136,7 +135,6 @@ class NetworkReader:
                 f"{at_least} layers are needed, network '{self.graph.name}' has {len(calls)} for layers={layers!r}: "
                 f"{names}. Name more of them; {LAYERS_HELP}."
             )
-        first = channels_first(self.graph)
         taps = []
         for call in calls:
             if not self.graph.is_per_sample(call.output):
@@ -145,7 +143,7 @@ class NetworkReader:
                     "count the samples of the batch: frames, patches or windows are folded into it. Choose a layer "
                     "before or after."
                 )
-            taps.append(_tap(self.graph, call, first[id(call.output)]))
+            taps.append(_tap(self.graph, call))
         return tuple(taps)
 
     def kernels(self, layers: Layers = "auto", *, at_least: int = 1) -> tuple[Kernel, ...]:
@@ -156,13 +154,13 @@ class NetworkReader:
                 and the depthwise ones. 1×1 convolutions, and Dense layers over positions, are left out if the other
                 convolutions hold a quarter of the weights or more. A network without convolutions gives every Dense
                 layer but those that make the outputs. Defaults to `"auto"`.
-            at_least: smallest number of kernels, 0 or 1. Defaults to 1.
+            at_least: integer, >= 0. Smallest number of kernels. Defaults to 1.
 
         Returns:
             A tuple of `Kernel`.
 
         Raises:
-            ValueError: if no layer has a name, or none of the layers has two filters to compare.
+            ValueError: if no layer has a name, or fewer layers have two filters to compare.
             TypeError: if `layers` is none of these.
         """
         candidates = all_kernels(self.graph)
@@ -175,8 +173,9 @@ class NetworkReader:
             names = ", ".join(map(path_of, candidates)) or "none"
             left_out = ", which leaves out the first convolution and the outputs" if layers == "auto" else ""
             raise ValueError(
-                f"no layer with two or more filters to compare in network '{self.graph.name}' for layers={layers!r}"
-                f"{left_out}. {LAYERS_HELP}; layers with kernels: {names}."
+                f"network '{self.graph.name}' has {len(comparable)} layers with two or more filters to compare for "
+                f"layers={layers!r}{left_out}; {at_least} or more are needed. {LAYERS_HELP}; "
+                f"layers with kernels: {names}."
             )
         return tuple(comparable)
 
@@ -245,8 +244,9 @@ class NetworkReader:
         return auto_taps(self.graph)
 
 
-def _tap(graph: Graph, call: Call, channels_first: bool) -> Tap:
+def _tap(graph: Graph, call: Call) -> Tap:
     tensor = call.output
+    channels_first = graph.channels_first(tensor)
     shape = (None, *tensor.shape[1:])
     mask = None if channels_first else graph.mask(tensor)  # Keras masks the axes after the batch: there the channels.
     return Tap(call.path, tensor, shape, channels_first, mask)

@@ -51,7 +51,8 @@ class IntermediateConsistency(Term):
         temperature: float in [1e-4, 1e4]. Divides cosines, which lie in [−1, 1]. Defaults to 0.1.
         layers: layers to tap (names, a regular expression, a function of the layer), or `"auto"`: the last
             block of each stage, or four blocks of a network with one stage. Defaults to `"auto"`.
-        output: name of the output whose head is the target. Required if the network has several outputs.
+        output: name of the output whose head is the target, with `target="outputs"` only. Required if the network has
+            several outputs.
         name: column in the history. Defaults to `"intermediate_consistency"`.
     """
 
@@ -69,6 +70,11 @@ class IntermediateConsistency(Term):
         self.target = check_choice(self, target=target, choices=_TARGETS)
         self.temperature = check_temperature(self, temperature)
         self.layers = layers
+        if output is not None and target == "deepest":
+            raise ValueError(
+                f"{type(self).__name__}: `output` names the head that target='outputs' reads. Received: "
+                f"output={output!r} and target='deepest'. Leave `output` out."
+            )
         self.output_name = output
 
     def select(self, reader: NetworkReader) -> Selection:

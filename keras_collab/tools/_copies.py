@@ -9,17 +9,23 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_collab._checks import name_of
 from keras_collab.collab_model import CollabModel
 from keras_collab.terms.term import Term
 
 
+def check_wrapped(owner: Any, model: Any) -> None:
+    if not isinstance(model, CollabModel):
+        raise TypeError(
+            f"`{name_of(owner)}` takes a wrapped network. Received: {model!r}. Give keras_collab.wrap(network)."
+        )
+
+
 def check_compiled(owner: Any, model: Any) -> None:
     """Raises if a model is not wrapped or not compiled."""
-    name = owner.__name__
-    if not isinstance(model, CollabModel):
-        raise TypeError(f"`{name}` takes a wrapped network. Received: {model!r}. Give keras_collab.wrap(network).")
+    check_wrapped(owner, model)
     if not model.compiled:
-        raise ValueError(f"`{name}` runs training steps: call model.compile(optimizer, loss) first.")
+        raise ValueError(f"`{name_of(owner)}` runs training steps: call model.compile(optimizer, loss) first.")
 
 
 def terms_like(model: CollabModel) -> list[Term]:

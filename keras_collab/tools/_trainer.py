@@ -2,7 +2,6 @@
 
 import dataclasses
 import random
-import re
 import statistics
 import sys
 import time
@@ -60,7 +59,6 @@ class Trainer:
     first_batch_by_seed: dict[int, int] = dataclasses.field(default_factory=dict)
     latest_variables: dict[int, Any] = dataclasses.field(default_factory=dict)
     latest_iterations: Any = None
-    stopped_early: bool = False
     losses: set[str] = dataclasses.field(default_factory=set)
 
     def settings(self) -> dict[str, Any]:
@@ -130,7 +128,7 @@ class Trainer:
         metric = _metric(model, backup.history)
         return {
             "metric": metric,
-            "metric_name": _without_numbers(metric, network),
+            "metric_name": unnumbered(metric),
             "larger_is_better": is_larger_better(metric, _metric_class(model, metric)),
             "history": finite(backup.history),
             "first_batch": first_batch,
@@ -215,14 +213,14 @@ class Trainer:
         path = self.path(arm, seed, ".weights.h5")
         return path.with_name(f"backup-{path.name}")
 
-    def comparison(self) -> Comparison:
+    def comparison(self, stopped_early: bool = False) -> Comparison:
         return Comparison(
             self.runs,
             list(self.arms),
             self.metric,
             self.load,
             larger_is_better=self.larger_is_better,
-            stopped_early=self.stopped_early,
+            stopped_early=stopped_early,
         )
 
 
@@ -305,13 +303,6 @@ def _metric_class(model: keras.Model, column: str) -> str:
             if column.endswith(f"_{metric.name}"):
                 return type(metric).__name__
     return ""
-
-
-def _without_numbers(column: str, network: keras.Model) -> str:
-    """A column without the numbers that Keras gives to metrics and outputs: dense_8_auc_2 as dense_auc."""
-    for layer in network.layers:  # Outputs are named as the layers that make them.
-        column = column.replace(f"val_{layer.name}_", f"val_{unnumbered(layer.name)}_")
-    return re.sub(r"_\d+$", "", column)
 
 
 def _risen(model: keras.Model) -> float:

@@ -122,8 +122,7 @@ def compare(
                     trainer.run(arm, seed, on_epoch=show)
                     show(0)  # Also of a run that was kept.
                 if stop_early and seed >= 2 and _clear(trainer.comparison()):
-                    trainer.stopped_early = True
-                    break
+                    return trainer.comparison(stopped_early=True)
     return trainer.comparison()
 
 

@@ -22,8 +22,8 @@ from keras_collab.tools._printed import Printed
 _LARGER = re.compile(r"(accuracy|auc|precision|recall|f1_score|r2_score|similarity|iou)(_\d+)?$")
 # Metrics that are better when they are smaller: losses and errors, and short names of some of them.
 _SMALLER = re.compile(
-    "loss|error|entropy|diverg|hinge|poisson|perplexity|huber|cosh|brier|distance|false_|miss_rate|deviance|bits_per|"
-    "(^|_)(nll|ppl|err|n?r?mse|r?msle|[sw]?ma?p?e|wape|mase|wer|cer|eer|fpr|fnr|fid|ece|"
+    "loss|error|entropy|diverg|hinge|poisson|perplexity|huber|cosh|brier|distance|false_|miss_rate|misclass|devia|"
+    "bits_per|neg(ative)?_?log|(^|_)(nll|ppl|err|n?r?mse|r?msle|[sw]?ma?p?e|wape|mase|wer|cer|eer|fpr|fnr|fid|ece|"
     "[bcs]?ce|cce|scce|xent|kld?|crps|pinball|mre)(_|$)"
 )
 
@@ -118,7 +118,7 @@ class Comparison(Printed):
 
     def values(self, arm: str) -> dict[int, float]:
         """Returns the metric of an arm after the last epoch, by seed; a ValueError if there is no such arm."""
-        values = {run.seed: run.history[self.metric][-1] for run in self.runs if run.arm == arm}
+        values = {run.seed: run.history[self.metric][-1] for run in self._runs_of(arm)}
         if not values:
             raise ValueError(f"There is no arm {arm!r}. There are: {list(self.arms)}.")
         return values
@@ -167,7 +167,7 @@ class Comparison(Printed):
             table.add_row(*map(escape, self._row(arm)))
         sentences = [self.conclusion(arm) for arm in self.arms[1:]]
         for arm in self.arms:
-            runs = [run for run in self.runs if run.arm == arm]
+            runs = self._runs_of(arm)
             if any(math.isnan(run.history.get("loss", [0.0])[-1]) for run in runs):
                 sentences.append(f"{arm}: the loss of a training ended with NaN.")
             risen = min(run.risen for run in runs)
@@ -188,23 +188,31 @@ class Comparison(Printed):
         figure = module.Figure(figsize=(7, 4.2), layout="constrained")
         axis = figure.subplots()
         for index, arm in enumerate(self.arms):
-            curves = [run.history[self.metric] for run in self.runs if run.arm == arm]
+            curves = self._curves(arm)
             epochs = range(1, len(curves[0]) + 1)
             for curve in curves:
                 axis.plot(epochs, curve, ".-", color=f"C{index}", alpha=0.3, linewidth=0.8)
             mean = [statistics.mean(values) for values in zip(*curves, strict=True)]
             axis.plot(epochs, mean, color=f"C{index}", marker=".", linewidth=2, label=arm)
         axis.set_xlabel("epoch")
-        axis.set_title(self.metric.removeprefix("val_").replace("_", " ") + " on validation data", loc="left")
+        axis.set_title(f"{self._metric_in_words()} on validation data", loc="left")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False)
         return figure
 
+    def _runs_of(self, arm: str) -> list[Run]:
+        return [run for run in self.runs if run.arm == arm]
+
+    def _curves(self, arm: str) -> list[list[float]]:
+        return [run.history[self.metric] for run in self._runs_of(arm)]
+
+    def _metric_in_words(self) -> str:
+        return self.metric.removeprefix("val_").replace("_", " ")
+
     def _title(self) -> str:
-        name = self.metric.removeprefix("val_").replace("_", " ")
         better = "larger" if self.larger_is_better else "smaller"
         unit = ", %" if self.scale == 100 else ""
-        return f"{name}{unit} on validation data after the last epoch ({better} is better)"
+        return f"{self._metric_in_words()}{unit} on validation data after the last epoch ({better} is better)"
 
     def _limits(self) -> str:
         text = "The intervals cover other seeds on the same data. Confirm a choice on a separate test set."
@@ -233,12 +241,11 @@ class Comparison(Printed):
 
     def _best_epoch(self, arm: str) -> str:
         """The epoch, from 1, at which the mean of the metric was best."""
-        curves = [run.history[self.metric] for run in self.runs if run.arm == arm]
-        merits = [self._merit(statistics.mean(values)) for values in zip(*curves, strict=True)]
+        merits = [self._merit(statistics.mean(values)) for values in zip(*self._curves(arm), strict=True)]
         return str(merits.index(max(merits)) + 1)
 
     def _seconds(self, arm: str) -> float:
-        return statistics.median(run.seconds_per_step for run in self.runs if run.arm == arm)
+        return statistics.median(run.seconds_per_step for run in self._runs_of(arm))
 
     def _plain(self, value: float) -> str:
         return f"{self.scale * value:.1f}" if self.scale == 100 else f"{value:.4g}"

@@ -17,7 +17,7 @@ from keras_collab.network.select import Selection
 from keras_collab.terms.term import Term
 from keras_collab.terms.weights import in_words
 from keras_collab.tools._batches import first_batches
-from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
+from keras_collab.tools._copies import check_compiled, check_wrapped, compile_like, terms_like, unchanged
 from keras_collab.tools._printed import Printed
 
 WARM_UP, STEPS = 2, 5  # Steps that are not timed, since Keras compiles in them; steps that are.
@@ -112,8 +112,7 @@ def describe(model: CollabModel, data: Data = None, *, verbose: bool = True) -> 
     >>> description.terms[0].head
     'predictions'
     """
-    if not isinstance(model, CollabModel):
-        raise TypeError(f"`describe` takes a wrapped network. Received: {model!r}. Give keras_collab.wrap(network).")
+    check_wrapped(describe, model)
     graph = model._internals.graph
     total = trainable_count(graph)
     terms = []

@@ -84,11 +84,12 @@ def diagnose(
     samples = 0
     for x, y, _ in first_batches(diagnose, data, batches, batch_size):
         samples += len(tree.flatten(x)[0])
-        values = iter(tapped.predict_on_batch(x)["taps"])
+        outputs = tapped.predict_on_batch(x)["taps"]
+        values = dict(zip(map(id, tensors), outputs, strict=True))
         for moments in maps:
-            moments.add(next(values), None if moments.tap.mask is None else next(values))
+            moments.add(values[id(moments.tap.tensor)], values.get(id(moments.tap.mask)))
         for half in halves:
-            half.add(next(values), y)
+            half.add(values[id(half.head.features)], y)
     if samples < 4:
         raise ValueError(f"`diagnose` compares samples with each other and needs four or more. Received: {samples}.")
     diagnosis = Diagnosis(

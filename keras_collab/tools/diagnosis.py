@@ -116,8 +116,8 @@ class Diagnosis(Printed):
 
     def __rich__(self) -> Group:
         channels = _table(f"{self.network}, {self.samples} samples: layers", CHANNELS)
-        for row, aligned in zip(self.channels, self._alignment_with_last(), strict=True):
-            cka = "" if math.isnan(aligned) else f"{aligned:.2f}"
+        for row, aligned in zip(self.channels, self.alignment, strict=True):
+            cka = "" if math.isnan(aligned[-1]) else f"{aligned[-1]:.2f}"
             channels.add_row(
                 row.path,
                 str(row.count),
@@ -146,9 +146,6 @@ class Diagnosis(Printed):
                 _percent(part.part_accuracy),
             )
         return Group(*[table for table in (channels, filters, parts) if table.row_count])
-
-    def _alignment_with_last(self) -> list[float]:
-        return [float(row[-1]) for row in self.alignment]
 
     def figure(self) -> Any:
         """Plots the diagnosis; save it with `.savefig("diagnosis.png")`.

@@ -12,8 +12,17 @@ PAGE = panel.RESULTS.with_suffix(".md")
 
 
 def test_the_page_is_that_of_the_lines(tmp_path):
-    panel.write_table(panel.read_results(panel.RESULTS), tmp_path / "panel.md")
+    panel.write_table(panel.read_lines(panel.RESULTS), tmp_path / "panel.md")
     assert (tmp_path / "panel.md").read_text() == PAGE.read_text(), "Run python examples/panel.py --table."
+
+
+def test_a_page_of_one_seed_has_no_mean_of_jobs(tmp_path):
+    lines = [line for line in panel.read_lines(panel.RESULTS) if line["seed"] == 10]
+    panel.write_table(lines, tmp_path / "panel.md")
+    panel.draw(lines, tmp_path / "panel.svg")
+    text = (tmp_path / "panel.md").read_text()
+    assert "(1 seed)" in text
+    assert "The mean of the default" not in text
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="A PyDataset has orders only while fit runs.")
@@ -40,9 +49,9 @@ def test_mixed_images_have_the_labels_of_both():
 @pytest.mark.parametrize("arm", ["plain", "default"])
 @pytest.mark.usefixtures("built_in_the_first_step")  # A batch read before costs the data their first order.
 def test_a_run_trained_again_gives_the_same_accuracy(arm):
-    (cell,) = [cell for cell in panel.CELLS if cell.name == "digits, 150 labels"]
-    for line in panel.read_results(panel.RESULTS):
-        if (line["name"], line["arm"], line["seed"]) == (cell.name, arm, 10):
+    (job,) = [job for job in panel.JOBS if job.name == "digits, 150 labels"]
+    for line in panel.read_lines(panel.RESULTS):
+        if (line["name"], line["arm"], line["seed"]) == (job.name, arm, 10):
             expected = line["accuracy"]
-    again = train(cell, arm, 10, argparse.Namespace(data=None, validation=False))
+    again = train(job, arm, 10, argparse.Namespace(data=None, validation=False))
     assert again["accuracy"] == pytest.approx(expected, abs=0.01)  # Other processors round otherwise.

@@ -21,7 +21,7 @@ job = json.loads(sys.argv[1])
 folder, how = pathlib.Path(job["folder"]), job["settings"]["variant"]
 (folder / "part").write_text("2")
 (folder / "part").replace(folder / "epoch")  # Whole or not at all, as the real one: the program may read it meanwhile.
-(folder / "checkpoint.npz").write_text("kept")
+(folder / "backup.weights.h5").write_text("kept")
 if how == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if how == "fails":
@@ -74,6 +74,13 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
+def epoch_of(folder):
+    """The number of complete epochs of the only run, as it tells it."""
+    for path in folder.glob("*/epoch"):
+        return int(path.read_text())
+    return 0
+
+
 def is_alive(pid):
     try:
         os.kill(pid, 0)
@@ -110,7 +117,7 @@ def test_a_run_without_a_line_failed_and_keeps_its_checkpoint(tmp_path, how, mes
     assert message in " ".join(result.stdout.split())
     assert f"No result: digits 100 resnet8 plain ({how}) seed 0." in result.stderr
     assert [line["settings"]["variant"] for line in lines(tmp_path)] == ["good"]
-    (checkpoint,) = tmp_path.glob("results.partial/*/checkpoint.npz")
+    (checkpoint,) = tmp_path.glob("results.partial/*/backup.weights.h5")
     assert checkpoint.read_text() == "kept"
 
 
@@ -126,7 +133,7 @@ def test_an_interruption_is_one_line_and_leaves_no_orphan(tmp_path, number, stat
     assert errors == f"Stopped by {number.name}. Results in the file are whole; give the command again to go on.\n"
     wait_for(lambda: not is_alive(int(pid.read_text())))
     assert len(lines(tmp_path)) == 1
-    assert len(list(tmp_path.glob("results.partial/*/checkpoint.npz"))) == 1
+    assert len(list(tmp_path.glob("results.partial/*/backup.weights.h5"))) == 1
 
 
 def test_a_second_start_on_one_file_is_refused(tmp_path):
@@ -225,9 +232,8 @@ def test_a_run_is_trained_whole_and_goes_on_after_a_kill(tmp_path):
     program = [sys.executable, str(EXAMPLES / "reproduce.py"), str(grid), "--results", str(tmp_path / "results.jsonl")]
     program += ["--jit", "off"]  # Compiling would take most of the time.
     with subprocess.Popen(program, stdout=subprocess.DEVNULL) as process:
-        wait_for_epoch = tmp_path / "results.partial"
         deadline = time.monotonic() + 300
-        while not list(wait_for_epoch.glob("*/epoch")):
+        while epoch_of(tmp_path / "results.partial") < 1:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)

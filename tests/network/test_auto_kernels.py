@@ -66,6 +66,6 @@ def test_auto_in_a_network_of_dense_layers():
     ids=["linear", "one convolution"],
 )
 def test_auto_finds_nothing(network):
-    with pytest.raises(ValueError, match="no layer with two or more filters to compare in network 'net'") as error:
+    with pytest.raises(ValueError, match="network 'net' has 0 layers with two or more filters") as error:
         kernel_paths(network())
     assert "head" in str(error.value).partition("layers with kernels: ")[2]

@@ -47,7 +47,7 @@ def test_kernels(name):
 def test_networks_without_kernels_to_compare(name):
     """Keras' recurrent layers and EinsumDense have no filters that are read."""
     network = NETWORKS[name]()
-    with pytest.raises(ValueError, match="no layer with two or more filters to compare"):
+    with pytest.raises(ValueError, match="has 0 layers with two or more filters"):
         NetworkReader(network).kernels()
 
 

@@ -7,6 +7,8 @@ import pytest
 from helpers import branch, kernel_paths, tap_paths
 from keras import layers
 
+from keras_collab.network.names import LAYERS_HELP
+
 
 @pytest.mark.parametrize(
     ("chosen", "expected"),
@@ -39,6 +41,14 @@ def test_pattern_that_is_broken_is_a_name_if_a_layer_has_it():
     network = keras.Sequential([keras.Input((5,)), layers.ReLU(name="relu(1"), layers.ReLU(name="*")])
     assert tap_paths(network, "relu(1") == ["relu(1"]
     assert tap_paths(network, "*") == ["*"]
+
+
+@pytest.mark.parametrize(("pattern", "message"), [("conv(", "missing )"), ("a{99999999999}", "too large")])
+def test_bad_pattern(network, pattern, message):
+    with pytest.raises(ValueError, match=re.escape(f"layers={pattern!r} is not a regular expression")) as error:
+        tap_paths(network, pattern)
+    assert message in str(error.value)
+    assert LAYERS_HELP in str(error.value)
 
 
 def test_the_same_names_in_two_branches():

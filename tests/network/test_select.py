@@ -44,7 +44,9 @@ def test_layer_with_one_filter_has_nothing_to_compare():
     x = layers.Dense(1, name="single")(layers.Dense(4, name="wide")(inputs))
     network = keras.Model(inputs, layers.Dense(3, name="head")(x))
     assert kernel_paths(network, ".*") == ["wide", "head"]
-    with pytest.raises(ValueError, match="no layer with two or more filters to compare in network") as error:
+    with pytest.raises(ValueError, match=r"has 1 layers with two or more filters.*; 2 or more are needed"):
+        NetworkReader(network).kernels(["wide", "single"], at_least=2)
+    with pytest.raises(ValueError, match="has 0 layers with two or more filters to compare") as error:
         kernel_paths(network, "single")
     assert "layers with kernels: wide, single, head" in str(error.value)
 

@@ -195,6 +195,7 @@ def test_wrapping_consumes_no_random_numbers():
             lambda: IntermediateConsistency(target="labels"),
             r"`target` must be one of \('outputs', 'deepest'\).*'labels'",
         ),
+        (lambda: IntermediateConsistency(target="deepest", output="head"), "`output` names the head that target="),
         (lambda: OutputConsistency(parts=2.5), r"`parts` must be an integer >= 1. Received: parts=2.5"),
         (lambda: OutputConsistency(rate=1.0), r"`rate` must be a number > 0 and < 1"),
         (lambda: RepresentationSimilarity(max_channels=1), r"`max_channels` must be an integer >= 2"),

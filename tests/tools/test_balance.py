@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from helpers import small_data, small_network
+from helpers import FEW_STEPS, small_data, small_network
 from keras import layers, ops
 
 import keras_collab
@@ -19,7 +19,7 @@ RATE = 1e-3
 
 def compiled(network, terms, rate=RATE, **kwargs):
     model = wrap(network, terms)
-    model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy", **kwargs)
+    model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy", **{**FEW_STEPS, **kwargs})
     return model
 
 
@@ -149,7 +149,7 @@ def test_a_term_that_reads_only_what_is_frozen_keeps_its_weight():
         network.get_layer(name).trainable = False
     model = wrap(network, [KernelSimilarity(3.0), IntermediateConsistency()])
     with pytest.warns(UserWarning, match="'kernel_similarity' trains nothing"):
-        model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy")
+        model.compile(keras.optimizers.SGD(RATE), "sparse_categorical_crossentropy", **FEW_STEPS)
     row, other = balance(model, small_data(), 1, verbose=False).terms
     assert (row.norm, model.terms["kernel_similarity"].weight) == (0.0, 3.0)
     assert np.isnan(row.weight)
@@ -170,7 +170,7 @@ def test_regression(outputs):
     x = small_data()[0]
     y = np.random.default_rng(1).normal(size=(len(x), outputs))
     model = wrap(network, [KernelSimilarity(), Decay()])
-    model.compile(keras.optimizers.SGD(RATE), "mse")
+    model.compile(keras.optimizers.SGD(RATE), "mse", **FEW_STEPS)
     rows = {row.name: row for row in balance(model, (x, y), 1, batch_size=24, verbose=False).terms}
     pooled = keras.Model(network.input, network.layers[-2].output)
     features = ops.convert_to_numpy(pooled(x, training=False)).astype("float64")
@@ -215,7 +215,7 @@ def test_large_gradients_in_half_precision():
         finally:
             keras.mixed_precision.set_global_policy("float32")
         model = wrap(network, [KernelSimilarity(max_filters=16)])
-        model.compile("sgd", "mse")
+        model.compile("sgd", "mse", **FEW_STEPS)
         x, _ = small_data()
         weights.append(balance(model, (x, np.linspace(0, 500, len(x))), verbose=False).weights["kernel_similarity"])
     assert weights[1] == pytest.approx(weights[0], rel=0.05)
@@ -258,7 +258,7 @@ def test_a_loss_that_cannot_be_saved():
     for loss_weights in (None, [3.0]):
         keras.utils.set_random_seed(0)
         model = wrap(small_network(), [KernelSimilarity()])
-        model.compile("sgd", [functools.partial(loss, 2.0)], loss_weights=loss_weights)
+        model.compile("sgd", [functools.partial(loss, 2.0)], loss_weights=loss_weights, **FEW_STEPS)
         (row,) = balance(model, small_data(), 1, verbose=False).terms
         norms.append(row.task_norm)
     assert norms[1] == pytest.approx(3 * norms[0], rel=1e-3)
@@ -293,6 +293,6 @@ def test_bad_input():
 def test_a_list_of_batches_is_one():
     x, y = small_data(16)
     model = keras_collab.wrap(small_network(), [keras_collab.KernelSimilarity()])
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", "sparse_categorical_crossentropy", **FEW_STEPS)
     batches = [(x[:8], y[:8]), (x[8:], y[8:])]
     assert keras_collab.balance(model, batches, verbose=False).weights["kernel_similarity"] > 0

@@ -5,7 +5,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from helpers import JIT, compare_tiny, compile_model, small_data, small_network, tiny_network
+from helpers import FEW_STEPS, compare_tiny, compile_model, small_data, small_network, tiny_network
 
 import keras_collab
 from keras_collab._files import write_whole
@@ -29,7 +29,7 @@ class Order(keras.metrics.Metric):
 
 
 def compile(model):
-    compile_model(model, optimizer="adam", metrics=["accuracy", Order()], jit_compile=JIT)
+    compile_model(model, optimizer="adam", metrics=["accuracy", Order()], **FEW_STEPS)
 
 
 def zero_terms():
@@ -316,7 +316,7 @@ def test_stops_early_where_all_is_clear(monkeypatch):
 def test_weights_that_have_not_risen_are_told_of_and_the_direction_can_be_given():
     def accumulate(model):
         optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
-        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=JIT)
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], **FEW_STEPS)
 
     comparison = run(compile=accumulate, arms=["plain", "wrapped"], epochs=1, larger_is_better=False)
     assert [run.risen for run in comparison.runs] == [1.0, pytest.approx(5 / 500)]
@@ -328,11 +328,11 @@ def test_weights_that_have_not_risen_are_told_of_and_the_direction_can_be_given(
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # As above.
 def test_arms_of_different_losses_need_a_metric():
     def smoothed(network):
-        network.compile("adam", keras.losses.CategoricalCrossentropy(label_smoothing=0.1), jit_compile=JIT)
+        network.compile("adam", keras.losses.CategoricalCrossentropy(label_smoothing=0.1), **FEW_STEPS)
         return network
 
     def compile_without_metric(model):
-        model.compile("adam", "categorical_crossentropy", jit_compile=JIT)
+        model.compile("adam", "categorical_crossentropy", **FEW_STEPS)
 
     x, y = small_data(40)
     data = (x, keras.utils.to_categorical(y, 3))
@@ -348,7 +348,7 @@ def dice_loss(y_true, y_pred):
 
 def test_metrics_that_keras_numbers_are_one():
     def compile_with_auc(model):
-        model.compile("adam", "categorical_crossentropy", metrics=[keras.metrics.AUC()], jit_compile=JIT)
+        model.compile("adam", "categorical_crossentropy", metrics=[keras.metrics.AUC()], **FEW_STEPS)
 
     x, y = small_data(40)
     data = x, keras.utils.to_categorical(y, 3)
@@ -363,7 +363,7 @@ def test_targets_have_the_type_that_fit_makes_of_them():
         return keras.ops.sqrt(keras.ops.mean(keras.ops.square(y_true - y_pred)))
 
     def compile_with_root(model):
-        model.compile("adam", "mse", metrics=[root], jit_compile=JIT)
+        model.compile("adam", "mse", metrics=[root], **FEW_STEPS)
 
     x, y = small_data(40)
     data = x, keras.utils.to_categorical(y, 3).astype("float64")
@@ -382,6 +382,6 @@ def test_data_without_batches_are_named():
 
 def test_a_first_metric_named_as_a_loss_counts():
     def compile_with_dice(model):
-        model.compile("adam", "sparse_categorical_crossentropy", metrics=[dice_loss, "accuracy"], jit_compile=JIT)
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=[dice_loss, "accuracy"], **FEW_STEPS)
 
     assert run(arms=["plain"], epochs=1, compile=compile_with_dice).metric == "val_dice_loss"

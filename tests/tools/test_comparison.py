@@ -65,6 +65,10 @@ def test_sentences(plain, wrapped, sentence):
         ("val_brier_score", False),
         ("val_nrmse", False),
         ("val_wmape", False),
+        ("val_negative_log_likelihood", False),
+        ("val_negloglik", False),
+        ("val_misclassification_rate", False),
+        ("val_mean_absolute_deviation", False),
     ],
 )
 def test_whether_larger_is_better(metric, larger):

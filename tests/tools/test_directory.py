@@ -8,7 +8,7 @@ import filelock
 import keras
 import numpy as np
 import pytest
-from helpers import JIT, Unsaved, compare_tiny, compile_model, small_data, small_network, tiny_network
+from helpers import FEW_STEPS, Unsaved, compare_tiny, compile_model, small_data, small_network, tiny_network
 
 import keras_collab
 from keras_collab.tools._directory import training_settings
@@ -109,7 +109,7 @@ class Unbounded(keras.losses.SparseCategoricalCrossentropy):
 
 def test_numbers_that_json_does_not_hold(tmp_path):
     def compile(model):
-        model.compile("adam", Unbounded(), jit_compile=JIT)
+        model.compile("adam", Unbounded(), **FEW_STEPS)
 
     for _ in range(2):
         assert len(compare_tiny(directory=tmp_path, compile=compile, epochs=1, arms=["plain"]).runs) == 1
@@ -131,7 +131,7 @@ def test_data_that_are_not_those_of_the_directory_are_told_of(tmp_path):
 def test_what_differs_is_named_by_its_place(finished):
     def compile(model):
         optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 9))
-        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], **FEW_STEPS)
 
     with pytest.raises(ValueError, match=r"'plain', compiled, optimizer, config, learning_rate, class.*'CosineDecay'"):
         compare_tiny(directory=finished, compile=compile)
@@ -139,7 +139,7 @@ def test_what_differs_is_named_by_its_place(finished):
 
 def test_names_that_keras_numbers_do_not_make_another_comparison(tmp_path):
     def compile(model):
-        model.compile("adam", "categorical_crossentropy", metrics=[keras.metrics.AUC()], jit_compile=JIT)
+        model.compile("adam", "categorical_crossentropy", metrics=[keras.metrics.AUC()], **FEW_STEPS)
 
     x, y = small_data(40)
     data = x, keras.utils.to_categorical(y, 3)
@@ -161,7 +161,7 @@ def test_a_training_that_was_interrupted_is_not_deleted(tmp_path):
             raise KeyboardInterrupt
 
     def fails(model):
-        compile_model(model, optimizer="adam", jit_compile=JIT)
+        compile_model(model, optimizer="adam", **FEW_STEPS)
         fit = model.fit
         stop = keras.callbacks.LambdaCallback(on_epoch_begin=interrupt)
         model.fit = lambda *args, callbacks, **kwargs: fit(*args, callbacks=[*callbacks, stop], **kwargs)
@@ -187,7 +187,7 @@ def test_arms_have_any_name(name, tmp_path):
 def test_what_keras_cannot_save_is_compared(tmp_path):
     def compile(model):
         loss = functools.partial(keras.losses.sparse_categorical_crossentropy)
-        model.compile(keras.optimizers.SGD(Unsaved()), loss, metrics=["accuracy"], jit_compile=JIT)
+        model.compile(keras.optimizers.SGD(Unsaved()), loss, metrics=["accuracy"], **FEW_STEPS)
 
     arms = {"plain": None, "half": lambda: [keras_collab.KernelSimilarity(lambda step: 0.5)]}
     for seeds in (1, 2):
