@@ -17,7 +17,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     Raises:
         OSError: if the disk is full or the folder cannot be written to.
     """
-    part = path.with_name(f"part-{path.name}")
+    part = path.with_name(f".part-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)

@@ -2,14 +2,15 @@
 
 Each trains a network inside a larger model, of which `unwrap()` keeps the network. Heads and exits have weights of
 their own; R-Drop takes a second forward pass. Training uses the loss of the method, on logits; the loss given to
-`compile` is that of `evaluate`. What is saved is the network.
+`compile` is that of `evaluate`. Save the network: `model.unwrap().save(...)`. `save_weights` stores heads and exits
+too, for the same baseline only.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_collab._checks import check_range, check_temperature
@@ -17,7 +18,6 @@ from keras_collab._choice import check_not_wrapped
 from keras_collab._training_step import step_of, training_step
 from keras_collab._types import Tensor
 from keras_collab.collab_model import CollabModel
-from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
 from keras_collab.network.select import NetworkReader, Tap
 from keras_collab.terms.output_consistency import consistency_divergence
@@ -56,7 +56,6 @@ class Baseline(keras.Model):
 
     def __init__(self, network: keras.Model, name: str | None = None):
         check_not_wrapped(network, CollabModel, Baseline)
-        check_network(network)
         super().__init__(name=name or network.name)
         self.network = network
         self.reader = NetworkReader(network)
@@ -120,9 +119,9 @@ class Baseline(keras.Model):
 class MultiHead(Baseline):
     """Trains several heads that learn from each other (Song & Chai, 2018, arXiv 1805.11761).
 
-    Each split continues the network in several branches, whose layers have weights of their own; the layers before it
-    are shared. Head h learns from the labels and from the mean logits of the other heads:
-    L_h = hard_share · CE(y, z_h) + (1 − hard_share) · CE(sg softmax(mean_j≠h z_j / temperature),
+    Each split continues the network in several branches, whose layers have new weights of their own, but for the first,
+    which is the network's; the layers before it are shared. Head h learns from the labels and from the mean logits of
+    the other heads: L_h = hard_share · CE(y, z_h) + (1 − hard_share) · CE(sg softmax(mean_j≠h z_j / temperature),
     softmax(z_h / temperature)). The loss is the sum over heads. Each split divides the gradient by `branches`, so that
     the shared layers get the mean of the heads' gradients. The first head is that of the network.
 
@@ -157,19 +156,35 @@ class MultiHead(Baseline):
         super().__init__(network, name)
 
     def build_training_graph(self):
-        if isinstance(self.splits, int):
+        if isinstance(self.splits, int | np.integer):
             count = check_range(self, splits=self.splits, least=1, whole=True)
-            taps = self.reader.taps("auto", at_least=count + 1)[-1 - count : -1]
+            stages = self.reader.taps("auto", at_least=0)
+            if count >= len(stages):
+                raise ValueError(
+                    f"MultiHead: `splits` must be below the number of stages, which is {len(stages)} in network "
+                    f"'{self.network.name}'. Received: splits={count}. Give a smaller number, or names of layers."
+                )
+            taps = stages[-1 - count : -1]
         else:
             taps = self.reader.taps(self.splits)
         inputs = self.reader.graph.inputs
         shared = keras.Model(inputs, taps[0].tensor, name="shared")
-        ends = [*(tap.tensor for tap in taps), self.head.features]
         parts: list[keras.Model] = []
-        for begin, end in itertools.pairwise(ends):
-            parts.append(keras.Model(begin, end, name=f"part{len(parts)}"))
+        for index, tap in enumerate(taps):
+            end = taps[index + 1].tensor if index + 1 < len(taps) else self.head.features
+            parts.append(self._part(tap, end, name=f"part{index}"))
         logits = self._grow(shared(inputs), parts, branch="")
         return keras.Model(inputs, logits, name="training_graph")
+
+    def _part(self, tap: Tap, end: keras.KerasTensor, name: str) -> keras.Model:
+        """The layers between a tap and a later tensor."""
+        try:
+            return keras.Model(tap.tensor, end, name=name)
+        except ValueError as error:
+            raise ValueError(
+                f"MultiHead: network '{self.network.name}' cannot be split after '{tap.path}': a later layer, or its "
+                "mask, reads what lies before it. Split at the end of a block, through which everything passes."
+            ) from error
 
     def _grow(self, x: Tensor, parts: Sequence[keras.Model], branch: str) -> list[Tensor]:
         """The logits of all heads that grow from `x`; in the branches "", "0", "00" layers are the network's own."""

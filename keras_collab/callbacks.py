@@ -21,16 +21,16 @@ _ENTRY = "keras_collab_backup"
 class Backup(keras.callbacks.Callback):
     """Lets `fit` resume after an interruption at any moment, including a kill and a power cut.
 
-    After each epoch, the callback saves weights, optimizer, random state, history and epoch number to one file. A new
-    file replaces the old one only once it is complete, so at most the current epoch is lost. Keras' BackupAndRestore
-    (Keras 3.15) overwrites the file that it would restore and keeps the epoch number in another one: a kill at the
-    wrong moment loses the training.
+    After each epoch, the callback saves weights, optimizer with its learning rate, random state, history and epoch
+    number to one file. A new file replaces the old one only once it is complete, so at most the current epoch is lost.
+    Keras' BackupAndRestore (Keras 3.15) overwrites the file that it would restore and keeps the epoch number in another
+    one: a kill at the wrong moment loses the training.
 
     To resume, call the same `fit` with the same path. The file stays after training; delete it once the result is
-    saved, or a later `fit` has nothing to do. The order of batches and the state of other callbacks, such as
-    `EarlyStopping`, are not restored. On PyTorch, layers without a seed of their own, such as `Dropout(0.2)`, draw from
-    PyTorch's generator, which is not restored either; and terms without one draw as before only after the same
-    `keras.utils.set_random_seed`.
+    saved, or a later `fit` has nothing to do, or goes on with a training that `EarlyStopping` ended. The order of
+    batches and the state of other callbacks, such as `EarlyStopping`, are not restored. On PyTorch, layers without a
+    seed of their own, such as `Dropout(0.2)`, draw from PyTorch's generator, which is not restored either; and terms
+    without one draw as before only after the same `keras.utils.set_random_seed`.
 
     Works for wrapped and for plain models, which must be built and compiled.
 
@@ -43,8 +43,8 @@ class Backup(keras.callbacks.Callback):
             without validation.
 
     Raises:
-        ValueError: if the name has another ending; at the start of `fit`, if the model is not built or the file belongs
-            to another model.
+        ValueError: if the name has another ending; at the start of `fit`, if the model is not built, or the variables
+            in the file have other shapes than those of model and optimizer.
         OSError: at the start of `fit` or after an epoch, if the file cannot be written; the last complete file is kept.
 
     >>> model.fit(train, epochs=100, callbacks=[keras_collab.callbacks.Backup("run/backup.weights.h5")])

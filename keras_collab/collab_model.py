@@ -19,7 +19,6 @@ from keras_collab._choice import (
 from keras_collab._training_step import LastState, StepCounter, evaluation, is_evaluating, step_of, training_step
 from keras_collab._types import Tensor
 from keras_collab.network.calls import symbolic_ends
-from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, read_head
 from keras_collab.network.placement import check_same_placement
 from keras_collab.network.reach import trainable_count, trained_selection, unread, unread_remark
@@ -97,7 +96,6 @@ class CollabModel(keras.Model):
         if name is not None and not isinstance(name, str):
             raise TypeError(f"`name` must be a string. Received: name={name!r}.")
         check_not_wrapped(network, CollabModel)
-        check_network(network)
         reader = NetworkReader(network)
         if terms is None:
             chosen, selections = select_default(reader)
@@ -178,6 +176,7 @@ class CollabModel(keras.Model):
         if step is None:
             self._warn_outside(training)
             return self.network(inputs, training=training, mask=mask, **kwargs)
+        self.network._called = True  # Keras 3.15 exports to ONNX only what was called.
         both = self._internals.tapped.call(inputs, training=training, mask=mask, **kwargs)
         step.taps = both["taps"]
         return both["outputs"]
@@ -211,7 +210,9 @@ class CollabModel(keras.Model):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the total training loss of a batch and the value of each term, for a custom training loop.
 
-        The model must be compiled. On JAX, call this inside a `keras.StatelessScope`.
+        The model must be compiled. On JAX, call this inside a `keras.StatelessScope`. Each call is a training step: it
+        counts for schedules and moves statistics, as of BatchNormalization. With a `LossScaleOptimizer`, as in
+        mixed_float16, take the gradients of `model.optimizer.scale_loss(loss)`.
 
         Args:
             x: inputs, `(batch, ...)`.

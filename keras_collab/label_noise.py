@@ -32,8 +32,8 @@ class NoisyLabels:
 
     @property
     def rate(self) -> float:
-        """The share of labels that are wrong. It can differ from the requested rate."""
-        return float(np.mean(self.wrong))
+        """The share of labels that are wrong, NaN without labels. It can differ from the requested rate."""
+        return float(np.mean(self.wrong)) if len(self.wrong) else math.nan
 
 
 def symmetric(
@@ -83,7 +83,7 @@ def asymmetric(
     rate: float,
     classes: int = 10,
     *,
-    pairs: Mapping[int, int] = CIFAR10_PAIRS,
+    pairs: Mapping[int, int] | None = None,
     seed: int = 0,
 ) -> NoisyLabels:
     """Adds asymmetric label noise: relabels a share of some classes as a class that is easily confused with them.
@@ -93,8 +93,8 @@ def asymmetric(
         rate: float in [0, 1]. Share of each class in `pairs` that is relabelled. CIFAR-10's pairs have half of the
             classes, so 0.4 makes 20% of all labels wrong.
         classes: integer, >= 2. Number of classes. Defaults to 10.
-        pairs: dict from a class to its wrong label. Defaults to `CIFAR10_PAIRS` (Patrini et al., 2017, arXiv
-            1609.03683).
+        pairs: dict from a class to its wrong label. Defaults to None, which is `CIFAR10_PAIRS` (Patrini et al., 2017,
+            arXiv 1609.03683).
         seed: integer seed of the draws. Defaults to 0.
 
     Returns:
@@ -106,11 +106,12 @@ def asymmetric(
     """
     check_range(asymmetric, rate=rate, least=0, most=1)
     labels = _check_labels(asymmetric, labels, classes)
-    if pairs is CIFAR10_PAIRS and classes != 10:
+    if pairs is None and classes != 10:
         raise ValueError(
             "asymmetric: the pairs of CIFAR-10 turn its ten classes into other ones. "
             f"Received: classes={classes}. Give the pairs of your classes, pairs={{class: wrong label, ...}}."
         )
+    pairs = CIFAR10_PAIRS if pairs is None else pairs
     _check_pairs(pairs, classes)
     random = np.random.default_rng(check_range(asymmetric, seed=seed, least=0, whole=True))
     noisy = labels.copy()
@@ -147,8 +148,8 @@ def memorization(predictions: ArrayLike, clean: ArrayLike, noisy: ArrayLike) -> 
         noisy: integers `(samples,)`, the labels that the network was trained with.
 
     Returns:
-        A dict. `clean_accuracy`: accuracy on the true labels. `wrong_fit`: share of the samples with a wrong label that
-        are predicted as that label; NaN if there are none.
+        A dict. `clean_accuracy`: accuracy on the true labels, NaN without samples. `wrong_fit`: share of the samples
+        with a wrong label that are predicted as that label; NaN if there are none.
 
     Raises:
         ValueError: if the three do not have the same number of samples, predictions are not finite scores of two or
@@ -174,7 +175,7 @@ def memorization(predictions: ArrayLike, clean: ArrayLike, noisy: ArrayLike) -> 
             f"{len(predicted)}, {len(clean)} and {len(noisy)}."
         )
     wrong = noisy != clean
-    clean_accuracy = float(np.mean(predicted == clean))
+    clean_accuracy = float(np.mean(predicted == clean)) if len(clean) else math.nan
     wrong_fit = math.nan
     if wrong.any():
         wrong_fit = float(np.mean(predicted[wrong] == noisy[wrong]))

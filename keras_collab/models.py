@@ -54,7 +54,9 @@ def resnet20(
     dropout: float = 0.0,
     name: str = "resnet20",
 ) -> keras.Model:
-    """ResNet-20 for small images (He et al., 2016, section 4.2): three stages of three blocks, 272,474 parameters.
+    """ResNet-20 for small images (He et al., 2016, section 4.2): three stages of three blocks.
+
+    272,474 trainable parameters for 10 classes and 32×32 images.
 
     A shortcut that changes the shape is a 1×1 convolution. Arguments as for `resnet18`.
     """
@@ -69,7 +71,7 @@ def resnet14(
     dropout: float = 0.0,
     name: str = "resnet14",
 ) -> keras.Model:
-    """ResNet-14: `resnet20` with two blocks in each stage, 175,258 parameters."""
+    """ResNet-14: `resnet20` with two blocks in each stage, 175,258 trainable parameters."""
     return _residual(resnet14, input_shape, classes, width, 3, 2, dropout, name)
 
 
@@ -81,7 +83,7 @@ def resnet10(
     dropout: float = 0.0,
     name: str = "resnet10",
 ) -> keras.Model:
-    """ResNet-10: `resnet18` with one block in each stage and a default width of 16, 308,826 parameters."""
+    """ResNet-10: `resnet18` with one block in each stage and a default width of 16, 308,826 trainable parameters."""
     return _residual(resnet10, input_shape, classes, width, 4, 1, dropout, name)
 
 
@@ -93,7 +95,7 @@ def resnet8(
     dropout: float = 0.0,
     name: str = "resnet8",
 ) -> keras.Model:
-    """ResNet-8: `resnet20` with one block in each stage, 78,042 parameters."""
+    """ResNet-8: `resnet20` with one block in each stage, 78,042 trainable parameters."""
     return _residual(resnet8, input_shape, classes, width, 3, 1, dropout, name)
 
 

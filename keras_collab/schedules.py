@@ -37,7 +37,8 @@ class Ramp(LinearSchedule):
 
     Args:
         value: float, >= 0. The weight at the end.
-        steps: integer, >= 1. Length of the ramp in training steps (batches).
+        steps: integer, >= 1. Length of the ramp in training steps (batches),
+            counted from `wrap` on through every `compile` and `fit`.
         begin: integer, >= 0. Training step at which the weight starts to rise. Defaults to 0.
 
     Raises:
@@ -60,7 +61,8 @@ class RampDown(LinearSchedule):
 
     Args:
         value: float, >= 0. The weight at the beginning.
-        steps: integer, >= 1. Length of the ramp in training steps (batches).
+        steps: integer, >= 1. Length of the ramp in training steps (batches),
+            counted from `wrap` on through every `compile` and `fit`.
         begin: integer, >= 0. Training step at which the weight starts to fall. Defaults to 0.
 
     Raises:

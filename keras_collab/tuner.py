@@ -59,7 +59,8 @@ class CollabHyperModel(keras_tuner.HyperModel):
             default hyperparameters. Otherwise, and for a term without a gradient, the range goes from a tenth of the
             term's weight to ten times it, or from 0.1 to 10 if it is 0. Defaults to True.
         settings: dict from `"term.argument"` to a range `(low, high)`, searched on a logarithmic scale, or to a list of
-            choices: `{"output_consistency.temperature": (1.0, 8.0)}`. Defaults to None.
+            choices, which are numbers, strings or booleans: `{"output_consistency.temperature": (1.0, 8.0)}`. Defaults
+            to None.
         choose_terms: whether a trial may leave terms out. Defaults to False.
         compile: function `compile(hp, model)` that compiles the wrapped model; it may define hyperparameters, for
             instance of the optimizer. Defaults to Adam, cross-entropy of integer labels, and accuracy.
@@ -113,11 +114,10 @@ class CollabHyperModel(keras_tuner.HyperModel):
         for setting, values in self.settings.items():
             if setting not in known:
                 raise ValueError(f"There is no setting {setting!r} to search. Settings: {', '.join(sorted(known))}.")
-            is_range = isinstance(values, tuple) and len(values) == 2 and 0 < values[0] < values[1]
-            if not is_range and not (isinstance(values, list) and values):
+            if not _is_range(values) and not _are_choices(values):
                 raise ValueError(
-                    f"A setting to search must be a list of choices or a range (low, high) with 0 < low < high. "
-                    f"Received: {setting}={values!r}."
+                    "A setting to search must be a list of choices, which are numbers, strings or booleans, or a range "
+                    f"(low, high) with 0 < low < high. Received: {setting}={values!r}."
                 )
 
     def _measured_ranges(self, data: Data, batch_size: int) -> dict[str, tuple[float, float]]:
@@ -167,11 +167,23 @@ class CollabHyperModel(keras_tuner.HyperModel):
 
     def fit(self, hp: Any, model: keras.Model, *args: Any, **kwargs: Any) -> Any:
         """Trains the model of a trial and returns its history without the column `loss`."""
-        for callback in kwargs.get("callbacks", []):
+        for callback in kwargs.get("callbacks") or []:
             _check_objective(getattr(callback, "objective", None))
         history = super().fit(hp, model, *args, **kwargs)
         del history.history["loss"]
         return history
+
+
+def _is_range(values: Any) -> bool:
+    if not isinstance(values, tuple) or len(values) != 2:
+        return False
+    return all(isinstance(value, int | float) for value in values) and 0 < values[0] < values[1]
+
+
+def _are_choices(values: Any) -> bool:
+    if not isinstance(values, list) or not values:
+        return False
+    return all(isinstance(value, int | float | str) for value in values)
 
 
 def _check_objective(objective: Any) -> None:

@@ -173,8 +173,13 @@ def test_bad_input():
         baselines.MultiHead(small_network(), temperature=0)
     with pytest.raises(ValueError, match=r"`splits` must be an integer >= 1"):
         baselines.MultiHead(small_network(), 0)
-    with pytest.raises(ValueError, match=r"5 layers are needed, .* has 3"):
-        baselines.MultiHead(small_network(), 4)
+    with pytest.raises(ValueError, match=r"`splits` must be below the number of stages, which is 3.*splits=4"):
+        baselines.MultiHead(small_network(), np.int64(4))
+    tokens = keras.Input((7,), dtype="int32")
+    x = layers.LSTM(4, return_sequences=True)(layers.Embedding(5, 3, mask_zero=True)(tokens))
+    x = layers.Dense(3, activation="softmax")(layers.LSTM(4)(x))
+    with pytest.raises(ValueError, match=r"cannot be split after 'lstm': a later layer, or its mask, reads what lies"):
+        baselines.MultiHead(keras.Model(tokens, x), ["lstm"])
     with pytest.raises(ValueError, match=r"needs images.*layer 'flatten' with positions \(\)"):
         baselines.Exits(small_network(), ["flatten"], bottleneck=True)
     inputs = keras.Input((8, 8, 3))

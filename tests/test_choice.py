@@ -37,7 +37,9 @@ def test_terms_that_are_no_list(terms):
 def test_default_terms_that_do_not_fit_are_left_out():
     inputs = keras.Input((8, 8, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(inputs))  # A single convolution has no filters to compare.
-    with pytest.warns(UserWarning, match=r"do not fit .* are left out.\n'kernel_similarity': no layer with two"):
+    with pytest.warns(
+        UserWarning, match=r"do not fit .* are left out.\n'kernel_similarity': network '.*' has 0 layers with two"
+    ):
         model = keras_collab.wrap(keras.Model(inputs, layers.Dense(3)(x)))
     assert list(model.terms) == ["intermediate_consistency"]
     linear = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(inputs)))

@@ -104,7 +104,7 @@ REPRESENTATION, KERNEL = keras_collab.RepresentationSimilarity, keras_collab.Ker
             r"2 layers are needed, .* has 1.*'relu1'",
         ),
         (narrow, lambda: [INTERMEDIATE(target="deepest")], ValueError, r"2 layers are needed, .* has 1.*layers='auto'"),
-        (narrow, lambda: [KERNEL()], ValueError, r"no layer with two or more filters to compare"),
+        (narrow, lambda: [KERNEL()], ValueError, r"has 0 layers with two or more filters to compare"),
         (small_network, lambda: [KERNEL(), KERNEL()], ValueError, r"two columns named 'kernel_similarity'.*own name="),
         (
             small_network,

@@ -158,10 +158,6 @@ def change_terms(path, change):
         (lambda terms: terms.reverse(), r"the model has \['kernel_similarity', 'output_consistency'\]"),
         (lambda terms: terms.append(3), r"Entry 2 of 'terms' in the config of 'small'.*Received: 3"),
         (lambda terms: terms[1]["config"].update(weight="heavy"), r"Entry 1 of 'terms' in the config of 'small'"),
-        (
-            lambda terms: terms[1]["config"].update(layers="(a+)+c"),
-            r"'kernel_similarity': layers='\(a\+\)\+c' may",
-        ),
     ],
 )
 def test_a_file_whose_terms_were_changed_is_refused(change, message, tmp_path):
@@ -225,11 +221,11 @@ def test_exports_after_fit(kind, package, tmp_path):
     x, y = small_data(1 if kind == "torch" else 8)
     model = compile_model(keras_collab.wrap(small_network()))
     model.fit(x, y, verbose=0)
-    expected = model.predict(x, verbose=0)
     exact = 5e-3 if kind == "openvino" else 1e-6  # It may compute in half precision.
     for index, exported in enumerate((model, model.unwrap())):
         path = str(tmp_path / f"{index}{ENDINGS[kind]}")
         exported.export(path, format=kind, verbose=False)
+        expected = model.predict(x, verbose=0)  # Not before: the network has only been trained.
         np.testing.assert_allclose(_run(kind, path, x), expected, rtol=1e-4, atol=exact)
 
 

@@ -81,7 +81,6 @@ def test_memorization():
         (lambda: asymmetric(LABELS, 0.4, 100), r"ten classes into other ones. Received: classes=100. Give the pairs"),
         (lambda: asymmetric(LABELS, 0.4, 10, pairs={1: 1}), r"into other ones"),
         (lambda: asymmetric(LABELS, 0.4, 10, pairs={1: 2.7}), r"into other ones. Received: \{1: 2.7\}"),
-        (lambda: asymmetric(LABELS, 0.4, 10, pairs=None), r"into other ones. Received: None"),
         (lambda: symmetric(LABELS, 0.4, 10, seed=-1), r"symmetric: `seed` must be an integer >= 0. Received: seed=-1"),
         (lambda: pair_flip(LABELS, 0.4, 10, seed=None), r"`seed` must be an integer >= 0. Received: seed=None"),
         (lambda: memorization([[0.9], [0.1]], [1, 0], [1, 0]), r"must have a column for each class"),
@@ -98,4 +97,5 @@ def test_bad_input(call, message):
 
 
 def test_cifar10_pairs_are_a_constant_of_the_field():
+    assert asymmetric(LABELS, 0.4, 20, pairs=label_noise.CIFAR10_PAIRS).wrong.any()
     assert label_noise.CIFAR10_PAIRS == {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}

@@ -225,8 +225,8 @@ def test_bad_input():
         hypermodel(settings={"kernel_similarity.temperature": (1.0, 2.0)})
     with pytest.raises(ValueError, match=r"a range \(low, high\).*Received: output_consistency.temperature=\(4, 1\)"):
         hypermodel(settings={"output_consistency.temperature": (4, 1)})
-    for values in (4, []):
-        with pytest.raises(ValueError, match=r"must be a list of choices or a range"):
+    for values in (4, [], ("outputs", "deepest"), [["conv"], ["dense"]]):
+        with pytest.raises(ValueError, match=r"must be a list of choices, which are numbers, strings or booleans"):
             hypermodel(settings={"output_consistency.temperature": values})
 
 

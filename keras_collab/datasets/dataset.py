@@ -155,7 +155,7 @@ class Dataset:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def cut(self, subset: int | None, validation: float, seed: int) -> "Dataset":
-        """Returns the data set with its training images split into training and validation.
+        """Returns the data set with its training images split anew; validation images that it has are dropped.
 
         Args:
             subset: integer number of training images to keep; None for all that validation leaves.

@@ -38,10 +38,11 @@ def image_folder(
     """Reads images of one size from a folder or zip of class folders, as RGB.
 
     The layout is `train/CLASS/*.jpg` and `test/CLASS/*.jpg` (or .jpeg, .png). A warning names images that
-    lie elsewhere, such as in a folder `val`: those for validation are taken from `train`.
+    lie elsewhere, such as in a folder `val`: those for validation are taken from `train`. Marks of orientation (EXIF)
+    are ignored, as by Keras: turn photographs that lie on their side first.
 
     Args:
-        path: the folder or zip. Its name, without suffix, becomes the name of the data set.
+        path: the folder or zip. Its name, that of a zip without suffix, becomes the name of the data set.
         subset, validation, seed: choice of training images, see `keras_collab.datasets`.
         flip: whether a mirrored image still shows its class. Defaults to True.
         skip_unreadable: whether to leave out images that cannot be read, with a warning, instead of raising an error.
@@ -62,7 +63,8 @@ def image_folder(
         train = _read_images(path, "train", folders["train"], read, skip_unreadable)
         test = _read_images(path, "test", folders["test"], read, skip_unreadable)
     classes = tuple(sorted(folders["train"]))
-    dataset = uncut(path.stem, train, test, classes, flip=flip)
+    name = path.resolve().name if path.is_dir() else path.stem
+    dataset = uncut(name, train, test, classes, flip=flip)
     return dataset.cut(subset, validation, seed)
 
 

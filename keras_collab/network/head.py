@@ -50,7 +50,7 @@ class Head:
     def label_distributions(self, y: Tensor) -> Tensor:
         """Labels as distributions, in the shape of `HeadValues.logits`: class indices become one-hot vectors.
 
-        A ValueError says which labels do not fit.
+        A ValueError says which labels do not fit. An index that is no class becomes NaN, so that the loss shows it.
         """
         _check_shape(self, y.shape)
         if self.two_way:
@@ -58,8 +58,10 @@ class Head:
             return ops.stack([1.0 - yes, yes], axis=-1)
         if tuple(y.shape[1:]) == (self.classes,):
             return ops.cast(y, "float32")
-        indices = ops.cast(ops.reshape(y, (-1,)), "int32")
-        return ops.one_hot(indices, self.classes, dtype="float32")
+        indices = ops.cast(ops.reshape(y, (-1, 1)), "int32")
+        one_hot = ops.cast(indices == ops.arange(self.classes, dtype="int32"), "float32")
+        is_class = ops.logical_and(indices >= 0, indices < self.classes)
+        return ops.where(is_class, one_hot, float("nan"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from keras import ops
 from keras_collab._types import Operation, Tensor
 from keras_collab.network.auto import auto_kernels, auto_taps
 from keras_collab.network.calls import Call
-from keras_collab.network.graph import Graph
+from keras_collab.network.graph import Graph, check_network
 from keras_collab.network.head import Head, find_heads
 from keras_collab.network.layers import Kernel, all_kernels
 from keras_collab.network.names import LAYERS_HELP, Layers, choose, path_of, quoted
@@ -110,6 +110,7 @@ class NetworkReader:
     """
 
     def __init__(self, network: keras.Model):
+        check_network(network)
         self.graph = Graph(network)
         self._heads = find_heads(self.graph)
 

@@ -42,7 +42,8 @@ class StepTensors:
     def labels(self) -> Tensor:
         """The labels as distributions over classes, in the shape of `head.logits`.
 
-        That is `(batch, classes)`, and `(batch, classes, 2)` of a sigmoid. A ValueError says which labels do not fit.
+        That is `(batch, classes)`, and `(batch, classes, 2)` of a sigmoid. A ValueError says which labels do not fit;
+        an index that is no class becomes NaN.
         """
         y = ops.convert_to_tensor(pick_output(self.y, self.head.source))
         return self.head.source.label_distributions(y)

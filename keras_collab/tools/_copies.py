@@ -28,6 +28,13 @@ def check_compiled(owner: Any, model: Any) -> None:
         raise ValueError(f"`{name_of(owner)}` runs training steps: call model.compile(optimizer, loss) first.")
 
 
+def check_labels(owner: Any, model: CollabModel, y: Any) -> None:
+    """Raises if the loss of a model needs labels and the data have none."""
+    if y is None and model.loss is not None:
+        name = name_of(owner)
+        raise TypeError(f"`{name}` needs labels. Received: data without y. Give {name}(model, (x, y)).")
+
+
 def terms_like(model: CollabModel) -> list[Term]:
     """New terms with the settings of those of a model."""
     return [term.copy() for term in model.terms.values()]

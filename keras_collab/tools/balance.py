@@ -17,7 +17,7 @@ from keras_collab._types import Array, Data
 from keras_collab.collab_model import CollabModel
 from keras_collab.terms.weights import height
 from keras_collab.tools._batches import Batch, check_batches, first_batches
-from keras_collab.tools._copies import check_compiled, compile_like, terms_like, unchanged
+from keras_collab.tools._copies import check_compiled, check_labels, compile_like, terms_like, unchanged
 from keras_collab.tools._printed import Printed
 
 RANGE = 10.0  # A search goes from a tenth of the start weight to ten times it.
@@ -259,8 +259,7 @@ def _measure(model: CollabModel, batches: Iterator[Batch]) -> Array:
     squares = []
     with unchanged(model.network):
         for x, y, sample_weight in batches:
-            if y is None and model.loss is not None:
-                raise TypeError("`balance` needs labels. Received: data without y. Give balance(model, (x, y)).")
+            check_labels(balance, model, y)
             for index in range(losses):
                 squares.append(copy.squares(index, (x, y, sample_weight)))
     if not squares:

@@ -17,7 +17,7 @@ from keras_collab.network.select import Selection
 from keras_collab.terms.term import Term
 from keras_collab.terms.weights import in_words
 from keras_collab.tools._batches import first_batches
-from keras_collab.tools._copies import check_compiled, check_wrapped, compile_like, terms_like, unchanged
+from keras_collab.tools._copies import check_compiled, check_labels, check_wrapped, compile_like, terms_like, unchanged
 from keras_collab.tools._printed import Printed
 
 WARM_UP, STEPS = 2, 5  # Steps that are not timed, since Keras compiles in them; steps that are.
@@ -105,8 +105,9 @@ def describe(model: CollabModel, data: Data = None, *, verbose: bool = True) -> 
         A `Description`.
 
     Raises:
-        TypeError: if the model is not wrapped, or the data are neither arrays nor batches.
-        ValueError: if `data` is given and the model is not compiled, or there is no batch.
+        TypeError: if the model is not wrapped, or the data are neither arrays nor batches, or lack labels.
+        ValueError: if `data` is given and the model is not compiled, or its optimizer cannot be copied, or there is no
+            batch.
 
     >>> description = keras_collab.describe(model, (x_train[:128], y_train[:128]), verbose=False)
     >>> description.terms[0].head
@@ -182,11 +183,11 @@ def _measure(model: CollabModel, data: Data) -> tuple[float, float]:
     if not batches:
         raise ValueError("`describe` needs data with at least one batch. Received none.")
     x, y, sample_weight = batches[0]
+    check_labels(describe, model, y)
     copies = []
     for terms in ([], terms_like(model)):
         copy = CollabModel(model.network, terms)
-        optimizer = keras.optimizers.serialize(model.optimizer)
-        compile_like(copy, model, keras.optimizers.deserialize(optimizer))
+        compile_like(copy, model, _optimizer_like(model.optimizer))
         copies.append(copy)
     seconds = []
     with unchanged(model.network):
@@ -197,3 +198,13 @@ def _measure(model: CollabModel, data: Data) -> tuple[float, float]:
                 seconds.append(time.perf_counter() - started)
     plain, wrapped = np.median(np.reshape(seconds, (-1, 2))[WARM_UP:], axis=0)
     return float(plain), float(wrapped)
+
+
+def _optimizer_like(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    try:
+        return type(optimizer).from_config(optimizer.get_config())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`describe` measures the time with a copy of the optimizer, and this one cannot be copied: {error} Leave "
+            "`data` out, or use a learning rate with get_config()."
+        ) from error

@@ -12,7 +12,6 @@ from rich.console import Console
 from keras_collab._checks import check_range
 from keras_collab._types import Array, Data, Structure, Tensor
 from keras_collab.collab_model import CollabModel
-from keras_collab.network.graph import check_network
 from keras_collab.network.head import Head, check_indices, pick_output, read_head
 from keras_collab.network.layers import Kernel
 from keras_collab.network.names import Layers
@@ -69,7 +68,6 @@ def diagnose(
     batches = check_batches(diagnose, batches)
     batch_size = check_range(diagnose, batch_size=batch_size, least=1, whole=True)
     network = model.network if isinstance(model, CollabModel) else model
-    check_network(network)
     reader = NetworkReader(network)
     tensors, maps, halves = [], [], []
     for tap in reader.taps(layers, at_least=0):

@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from helpers import FEW_STEPS, normal
+from helpers import FEW_STEPS, normal, small_network
 from keras import layers, ops
 
 from keras_collab import NetworkReader, OutputConsistency, Selection, Term, describe, wrap
@@ -158,6 +158,12 @@ def test_squeezed_logit(squeeze):
     x = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
     logs = model.train_on_batch(x, np.array([0, 1, 0, 1, 1, 0]), return_dict=True)
     assert logs["output_consistency"] > 0
+
+
+def test_an_index_that_is_no_class_is_nan():
+    head = NetworkReader(small_network()).head()
+    labels = ops.convert_to_numpy(head.label_distributions(ops.convert_to_tensor([1, 3, -1])))
+    np.testing.assert_array_equal(labels, [[0, 1, 0], [np.nan] * 3, [np.nan] * 3])
 
 
 # Which of several outputs.

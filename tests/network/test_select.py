@@ -55,3 +55,10 @@ def test_too_few_layers(network):
     with pytest.raises(ValueError, match=r"2 layers are needed, network \'outer\' has 1 .*: \'hidden\'") as error:
         NetworkReader(network).taps("hidden", at_least=2)
     assert LAYERS_HELP in str(error.value)
+
+
+def test_a_network_without_a_graph_is_refused():
+    with pytest.raises(ValueError, match="was never built"):
+        NetworkReader(keras.Sequential([layers.Dense(3)]))
+    with pytest.raises(TypeError, match="Received: None"):
+        NetworkReader(None)

@@ -128,6 +128,16 @@ def test_a_copy_has_the_same_arguments_but_for_the_changes():
     assert list(keras_collab.wrap(small_network(), [copy]).terms) == ["mine"]
 
 
+def test_a_copy_needs_nothing_that_can_be_saved():
+    term = KernelSimilarity(lambda step: 0.5, layers=lambda layer: layer.name != "conv0")
+    keras_collab.wrap(small_network(), [term.copy()])
+    pattern = KernelSimilarity(layers="conv[12]")
+    keras_collab.wrap(small_network(), [pattern])
+    assert pattern.copy().layers == "conv[12]"  # Not the paths that it chose in that network.
+    with pytest.raises(ValueError, match="is a function that cannot be saved"):
+        term.get_config()
+
+
 # What is drawn.
 
 

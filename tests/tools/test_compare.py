@@ -190,7 +190,7 @@ def test_resumes_as_if_never_stopped(stop, tmp_path, monkeypatch, whole):
         assert {name: len(column) for name, column in ours.history.items()} == dict.fromkeys(theirs.history, 2)
         np.testing.assert_allclose(ours.history["loss"], theirs.history["loss"], rtol=1e-4)
     assert not list(tmp_path.glob("*/*backup*"))
-    assert not list(tmp_path.glob("*/part-*"))
+    assert not list(tmp_path.glob("*/.part-*"))
 
 
 def test_what_is_done_is_not_done_again_and_seeds_are_added(folder, whole, tmp_path, monkeypatch):

@@ -3,15 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from helpers import small_data, small_network
+from helpers import FEW_STEPS, Unsaved, small_data, small_network
 from keras import layers, ops
 
 import keras_collab
 from keras_collab import IntermediateConsistency, KernelSimilarity, describe, recipes, wrap
 
 
-def compiled(model, **kwargs):
-    model.compile("sgd", "sparse_categorical_crossentropy", **kwargs)
+def compiled(model, optimizer="sgd"):
+    model.compile(optimizer, "sparse_categorical_crossentropy", **FEW_STEPS)
     return model
 
 
@@ -93,6 +93,15 @@ def test_the_timed_steps_are_those_of_the_two_models(monkeypatch):
     assert steps[1::2] == [(["kernel_similarity"], 40)] * (len(steps) // 2)
 
 
+class Own(keras.optimizers.SGD):
+    """An optimizer that Keras does not know."""
+
+
+def test_times_of_what_cannot_be_saved():
+    model = compiled(wrap(small_network(), [KernelSimilarity(lambda step: 0.5)]), Own(0.1))
+    assert describe(model, small_data(), verbose=False).wrapped_seconds > 0
+
+
 def test_bad_input():
     network, data = small_network(), small_data()
     with pytest.raises(TypeError, match=r"`describe` takes a wrapped network.*keras_collab.wrap"):
@@ -103,3 +112,7 @@ def test_bad_input():
         describe(compiled(wrap(network)), 128)
     with pytest.raises(ValueError, match=r"at least one batch"):
         describe(compiled(wrap(network)), iter([]))
+    with pytest.raises(TypeError, match=r"`describe` needs labels.*describe\(model, \(x, y\)\)"):
+        describe(compiled(wrap(network)), data[0])
+    with pytest.raises(ValueError, match=r"cannot be copied: .*Leave `data` out"):
+        describe(compiled(wrap(network), keras.optimizers.SGD(Unsaved())), data)
