@@ -77,7 +77,7 @@ def test_gradient_is_divided_at_a_split():
     """Before the split the gradient is 1/H of the sum over heads; behind it, it is not scaled."""
     scaled = functools.partial(scale_gradient, scale=0.25)
     x = np.array([[1.0, -2.0]], "float32")
-    np.testing.assert_allclose(ops.convert_to_numpy(scaled(x)), x)
+    np.testing.assert_allclose(ops.convert_to_numpy(scaled(ops.convert_to_tensor(x))), x)
     inputs = keras.Input((2,))
     gradients = {}
     for kind in ("plain", "scaled"):
