@@ -62,7 +62,8 @@ def test_norms_are_those_of_the_gradients(regularizer):
 
 def test_weights_are_set_and_nothing_else_changes():
     data = small_data(samples=64)
-    model = compiled(small_network(dropout=0.3), [OutputConsistency(), *fixed_terms(kernel=1.0)])
+    terms = [OutputConsistency(), *fixed_terms(kernel=1.0)]
+    model = compiled(small_network(dropout=0.3), terms, run_eagerly=False)  # As users compile it.
     model.fit(*data, batch_size=16, verbose=0)
     others = [v for v in model.variables if not v.path.endswith("/weight")]
     before = [ops.convert_to_numpy(variable) for variable in others]
@@ -122,7 +123,7 @@ def test_of_a_ramp_the_height_is_set():
 
 
 def test_the_default_terms_can_be_balanced():
-    model = compiled(small_network(), None, run_eagerly=True)
+    model = compiled(small_network(), None)
     found = balance(model, small_data(), 1, verbose=False)
     for name, term in model.terms.items():
         assert term.weight.value == pytest.approx(found.weights[name])
