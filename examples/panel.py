@@ -79,6 +79,9 @@ JOBS = [
     Job("MNIST, 200 labels", "mnist", 200, "residual", "adamw", 3e-3, 40, "shift"),
     Job("MNIST, 400 labels, 40% redrawn", "mnist", 400, "plain_bn", "adamw", 3e-3, 30, "shift", noise=0.4),
     Job("digits, 150 labels", "digits", 150, "plain", "adamw", 2e-3, 60, batch=32),
+    Job(
+        "digits, 400 labels, half redrawn", "digits", 400, "plain", "adam", 2e-3, 120, "shift", 0.5, batch=50, arms=ARMS
+    ),
     Job("clothing at 48 px", "clothing", 2000, "depthwise", "adamw", 3e-3, 20, "flip"),
     Job("CIFAR-10N worst, 5,000", "cifar10", 5000, "residual", "sgd", 0.2, 20, "flip", human="worst", arms=ARMS),
     Job("Fashion-MNIST, 2,000 labels", "fashion", 2000, "transformer", "adamw", 1e-3, 20),

@@ -22,7 +22,6 @@ SHORTER = {
     r"\bepochs=\d+": "epochs=2",
     r"\bseeds=\d+": "seeds=1",
     r"for seed in range\(\d+\)": "for seed in range(1)",
-    r"\bmax_trials=\d+": "max_trials=1",
 }
 
 
