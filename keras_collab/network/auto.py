@@ -1,6 +1,6 @@
 """What `layers="auto"` stands for: the taps and the kernels that terms read by default.
 
-A layer *computes* if it mixes features by weights, frozen or not; an embedding and a normalization do not.
+A layer *computes* if it mixes features by weights, frozen or not; embedding, normalization and spectrogram do not.
 
 **Outputs** are left out: each last layer that computes, and all behind it, if it has no activation, a single unit, or
 ends in softmax, sigmoid, tanh or the like. A normalization, another activation, a residual sum or a composite layer
@@ -19,9 +19,9 @@ matter. The main input is the one with most layers and blocks on every path from
 - The tap of a stage is its last block end that is on every path from input to output. Without blocks, it is the last
   layer that computes and is on every path; if none is, the last layer that only paths at other resolutions avoid, as a
   U-Net's skips do; else the last of those with most channels.
-- No stages are gates: what some path avoids and what works on one position, or at a lower resolution than the product
-  or the attention that alone reads it. Neither is what works on channels or heads as positions inside a block, nor what
-  follows from global pooling or flattening alone, until it has more positions again.
+- No stages are gates: what some path avoids and what works on one position, or at a lower resolution than the products
+  or the attention that alone read it. Neither is what works on channels or heads as positions inside a block, nor what
+  follows from global pooling or flattening alone, until it has more positions again and is no factor of a product.
 - Stages without blocks that are finer than all stages with blocks are a stem and have no tap, unless they are half of
   the stages and fewer than four blocks follow for each, or a coarser stage has no block either.
 - A network with one stage gets four ends, evenly spaced: those of blocks, or of all layers that compute if blocks are
@@ -29,8 +29,8 @@ matter. The main input is the one with most layers and blocks on every path from
   other's come before them or work on one position.
 - If the kinds of layers repeat with a period, as attention and perceptron in a transformer, each period is one block;
   without a period ends behind attention do not count if other ends are behind them.
-- If fewer than two blocks are on every path, those on the longest path count, since each block of a WaveNet has a skip
-  to one sum; likewise layers, where no block is on the longest path.
+- If fewer than two blocks are on every path, those on the longest path count too, if there are more of them, since each
+  block of a WaveNet has a skip to one sum; likewise layers, where no block is on the longest path.
 
 **Kernels** are those of convolutions, and of Dense layers over positions, which are 1×1 convolutions. If the kernels
 wider than 1×1 hold a quarter of the weights, only these count. Depthwise kernels are left out, and kernels that read
@@ -300,14 +300,15 @@ class Stream:
         for call in self.calls:
             readers.update(map(id, call.inputs))
         closing = set(filter(self._ends_block, self.readable))
-        tensors = set()
+        tensors: dict[int, Call] = {}
         for call in self.readable:
             refined = id(call.inputs[0])
             is_unavoidable = readers[refined] == 1 or call in self.on_every_path
             if is_unavoidable and refines(call) and refined in tensors:
                 closing.add(call)
+                closing.discard(tensors[refined])
             if call in closing:
-                tensors.add(id(call.output))
+                tensors[id(call.output)] = call
         return closing
 
     def _maps(self) -> list[Call]:
@@ -319,7 +320,8 @@ class Stream:
         for call in self.calls:
             has_positions = len(call.output.shape) > 2 or self.resolution(call) > 1
             pools = len(maps) > 0 and (self._pools_all(call) or not has_positions)
-            if pools or self._follows_from(call, made, pooled):
+            widens = self._widens(call) and id(call.output) not in products
+            if pools or (self._follows_from(call, made, pooled) and not widens):
                 pooled.update(map(id, call.outputs))
             elif has_positions and call in self.readable and not (self._gates(call, products) or self._is_turned(call)):
                 maps.append(call)
@@ -327,10 +329,12 @@ class Stream:
         return maps
 
     def _follows_from(self, call: Call, made: set[int], pooled: set[int]) -> bool:
-        """Whether a call reads only pooled tensors, among those that layers have made, and no layer widens them."""
+        """Whether a call reads only pooled tensors, among those that layers have made."""
         inputs = made.intersection(map(id, call.inputs))
-        widens = len(call.inputs) == 1 and self.positions(call.output) > self.positions(call.inputs[0])
-        return len(inputs) > 0 and inputs <= pooled and not widens
+        return len(inputs) > 0 and inputs <= pooled
+
+    def _widens(self, call: Call) -> bool:
+        return len(call.inputs) == 1 and self.positions(call.output) > self.positions(call.inputs[0])
 
     def _is_turned(self, call: Call) -> bool:
         """Whether a call works on channels or heads as positions.
@@ -354,12 +358,12 @@ class Stream:
         is_pooled = self.positions(call.output) == 1 and counts != {1}
         return is_pooled and not computes(call.operation) and max(window) > 3
 
-    def _gates(self, call: Call, products: dict[int, Call]) -> bool:
-        """Whether some path avoids a call on one position, or on fewer than the product that alone reads it has."""
+    def _gates(self, call: Call, products: dict[int, set[Call]]) -> bool:
+        """Whether some path avoids a call on one position, or on fewer than the products that alone read it have."""
         count = self.positions(call.output)
-        product = products.get(id(call.output))
-        is_coarser = product is not None and count < self.positions(product.output)
-        return call not in self.on_every_path and (count == 1 or is_coarser)
+        read_by = products.get(id(call.output), ())
+        coarsest = min((self.positions(product.output) for product in read_by), default=0)
+        return call not in self.on_every_path and (count == 1 or count < coarsest)
 
     def _working_maps(self) -> list[Call]:
         """The maps of layers that compute, and of what ends blocks or refines at a resolution of these."""
@@ -463,10 +467,11 @@ class Stream:
     def blocks_of_one_stage(self) -> list[Call]:
         """The ends of blocks in a network that has one resolution."""
         ends = self._ends_among(self.on_every_path)
-        if len(self._blocks_in(ends)) < 2:
+        count = len(self._blocks_in(ends))
+        if count < 2:
             longest = longest_path(self.calls)
-            on_longest = longest & self.block_ends
-            if len(on_longest) > 1:  # Each block has a skip to one sum, as in a WaveNet.
+            on_longest = (longest & self.block_ends) - self.on_every_path
+            if len(on_longest) > count:  # Each block has a skip to one sum, as in a WaveNet.
                 ends = self._ends_among(self.on_every_path | on_longest)
             elif len(ends) < _EVEN_TAPS:  # The data have a skip to a late layer.
                 more = self._ends_among(self.on_every_path | longest)

@@ -120,9 +120,11 @@ def _inner_layers(operation: Operation) -> list[keras.Layer]:
 
 
 def computes(operation: Operation, embeddings: bool = False) -> bool:
-    """Whether a layer mixes features by trainable weights, frozen or not; an embedding only looks them up."""
+    """Whether a layer mixes features by trainable weights, frozen or not; spectrograms and embeddings do not."""
     layers = operation._flatten_layers() if isinstance(operation, keras.Layer) else []
     for layer in layers:
+        if isinstance(layer, keras.layers.STFTSpectrogram):  # Its weights are those of a Fourier transform.
+            continue
         if not embeddings and "Embedding" in type(layer).__name__:
             continue
         for weight in layer._trainable_variables:

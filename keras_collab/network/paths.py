@@ -88,28 +88,38 @@ def longest_path(calls: Sequence[Call]) -> set[Call]:
         before[call] = max(previous, key=depth.__getitem__, default=None)
         depth[call] = depth[before[call]] + computes(call.operation)
         producer.update(dict.fromkeys(map(id, call.outputs), call))
+    read = {id(x) for call in calls for x in call.inputs}
+    ends = [call for call in reversed(calls) if read.isdisjoint(map(id, call.outputs))]
     path: set[Call] = set()
-    end = max(reversed(calls), key=depth.__getitem__, default=None)  # The last of those with most layers before them.
+    end = max(ends, key=depth.__getitem__, default=None)  # The last of those with most layers before them.
     while end is not None:
         path.add(end)
         end = before[end]
     return path
 
 
-def factors_of_products(calls: Sequence[Call]) -> dict[int, Call]:
-    """Maps each tensor, by id, that is used only to compute one factor of one product to that product.
+def factors_of_products(calls: Sequence[Call]) -> dict[int, set[Call]]:
+    """Maps each tensor, by id, that is used only to compute factors of products, one of each, to these products.
 
     A gate is such a tensor, as in squeeze-and-excitation. Another factor has the shape of the product. Attention is a
     product too: its query has the shape of its output.
     """
-    factors: dict[int, tuple[Call, int] | None] = {}
+    uses: dict[int, set[tuple[Call, int] | None]] = {}  # Products with the factor of each; None for any other use.
     for call in reversed(calls):
-        behind = {factors[id(x)] for x in call.outputs if id(x) in factors}
-        through = behind.pop() if len(behind) == 1 else None
+        through: set[tuple[Call, int] | None] = set()
+        for x in call.outputs:
+            through |= uses.get(id(x), set())
+        if not through or None in through:
+            through = {None}
         name = type(call.operation).__name__
         is_product = name == "Multiply" or "Attention" in name
         for x in call.inputs:
             whole = [other for other in call.inputs if other is not x and other.shape == call.output.shape]
-            factor = (call, id(x)) if through is None and is_product and whole else through
-            factors[id(x)] = factor if factors.get(id(x), factor) == factor else None
-    return {key: factor[0] for key, factor in factors.items() if factor}
+            is_factor = is_product and whole and through == {None}
+            uses.setdefault(id(x), set()).update({(call, id(x))} if is_factor else through)
+    products: dict[int, set[Call]] = {}
+    for tensor, factors in uses.items():
+        read_by = {factor[0] for factor in factors if factor}
+        if len(read_by) == len(factors):
+            products[tensor] = read_by
+    return products

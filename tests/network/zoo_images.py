@@ -385,3 +385,44 @@ def one_block_behind_a_deep_stage():
     for name in ("a1", "a2", "a3", "a4", "b1"):
         x = residual(x, 8, name, strides=2 if name == "b1" else 1)
     return classify(inputs, x)
+
+
+@expected("conv", "block2")
+def few_blocks_with_an_activation_behind():
+    """A sum and the activation right behind it end one block: two blocks leave a stage without blocks its tap."""
+    inputs = keras.Input((32, 32, 3))
+    x = convolve(layers.MaxPooling2D()(convolve(inputs, 8, "conv")), 8, "in", 2)
+    for name in ("block1", "block2"):
+        y = convolve(convolve(x, 8, f"{name}_conv1"), 8, f"{name}_conv2", activation=None)
+        x = layers.ReLU(name=name)(layers.Add()([x, y]))
+    return classify(inputs, x)
+
+
+@expected("a", "b", "c")
+def attention_over_rows_and_columns():
+    """One strip of rows and columns makes two factors of the product (Hou et al., 2021, arXiv 2103.02907)."""
+    inputs = x = keras.Input((32, 32, 3))
+    for name, filters in (("a", 8), ("b", 12), ("c", 16)):
+        x = convolve(x, filters, f"{name}_in", 2)
+        y = convolve(x, filters, f"{name}_mid")
+        rows, columns = ops.mean(y, 2, keepdims=True), ops.mean(y, 1, keepdims=True)
+        strip = layers.Concatenate(axis=1)([rows, ops.transpose(columns, (0, 2, 1, 3))])
+        rows, columns = ops.split(convolve(strip, 4, f"{name}_strip", size=1), 2, axis=1)
+        for factor in (rows, ops.transpose(columns, (0, 2, 1, 3))):
+            y = y * layers.Conv2D(filters, 1, activation="sigmoid")(factor)
+        x = layers.Add(name=name)([x, y])
+    return classify(inputs, x)
+
+
+@expected("a", "b", "c")
+def gate_with_channels_as_positions():
+    """A convolution over the pooled channels is a gate (ECA, Wang et al., 2020, arXiv 1910.03151)."""
+    inputs = keras.Input((32, 32, 3))
+    x = convolve(inputs, 8, "stem")
+    for name, filters in (("a", 16), ("b", 24), ("c", 32)):
+        y = convolve(convolve(x, filters, f"{name}_conv1", 2), filters, f"{name}_conv2", activation=None)
+        gate = layers.Reshape((filters, 1))(layers.GlobalAveragePooling2D()(y))
+        gate = layers.Conv1D(1, 3, padding="same", activation="sigmoid")(gate)
+        y = layers.Multiply()([y, layers.Reshape((1, 1, filters))(gate)])
+        x = layers.ReLU(name=name)(layers.Add()([layers.Conv2D(filters, 1, strides=2)(x), y]))
+    return classify(inputs, x)

@@ -239,3 +239,37 @@ def variables_selected_by_a_gated_residual_network():
     weights = layers.Reshape((2, 1))(layers.Dense(2, activation="softmax", name="weights")(weighing))
     features = ops.stack([gated_residual(code, f"features{number + 1}") for number, code in enumerate(codes)], axis=1)
     return classify(inputs, ops.sum(weights * features, axis=1))
+
+
+@expected("hidden1", "hidden2")
+def attention_pooling():
+    """The scores that weigh the positions are no features (Lin et al., 2017, arXiv 1703.03130)."""
+    inputs = keras.Input((12, 4))
+    x = layers.Dense(8, activation="relu", name="hidden1")(inputs)
+    x = layers.Dense(8, activation="relu", name="hidden2")(x)
+    scores = layers.Dense(6, activation="tanh", name="score1")(x)
+    scores = layers.Dense(1, name="score3")(layers.Dense(6, activation="tanh", name="score2")(scores))
+    return classify(inputs, ops.sum(layers.Softmax(axis=1)(scores) * x, axis=1))
+
+
+@expected("joined", "latent")
+def recurrent_layers_side_by_side():
+    """Each word with what is left and right of it (Lai et al., 2015)."""
+    tokens = keras.Input((12,), dtype="int32")
+    x = layers.Embedding(20, 8)(tokens)
+    left = layers.LSTM(6, return_sequences=True, name="left")(x)
+    right = layers.LSTM(6, return_sequences=True, go_backwards=True, name="right")(x)
+    x = layers.Concatenate(name="joined")([left, x, right])
+    x = layers.Conv1D(8, 1, activation="tanh", name="latent")(x)
+    return classify(tokens, layers.GlobalMaxPooling1D()(x))
+
+
+@expected("conv1", "conv2", "conv3")
+def spectrogram_in_the_network():
+    """The transform has weights, which are those of a Fourier transform."""
+    inputs = keras.Input((2048, 1))
+    x = layers.STFTSpectrogram(mode="log", frame_length=128, frame_step=64, fft_length=128, name="stft")(inputs)
+    x = layers.Reshape((*x.shape[1:], 1))(x)
+    for name in ("conv1", "conv2", "conv3"):
+        x = layers.MaxPooling2D()(convolve(x, 4, name))
+    return classify(inputs, x)
