@@ -95,8 +95,8 @@ for column in expected_history:
     np.testing.assert_allclose(history[column], expected_history[column], rtol=1e-3, err_msg=column)
 layers = keras.layers  # Dense ones: oneDNN's convolutions (TensorFlow 2.21) fail at no samples on some processors.
 with strategy.scope():
-    dense = [layers.Dense(6, activation="relu") for _ in range(3)]
-    network = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), *dense, layers.Dense(3, activation="softmax")])
+    dense = [layers.Dense(6, "relu"), layers.Dense(6, "relu"), layers.Dense(3, "softmax")]
+    network = keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), *dense])
     model = keras_collab.wrap(network, keras_collab.recipes.strong())
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
 losses = model.fit(x[:9], y[:9], batch_size=8, verbose=0).history  # A replica has none of the last batch.
