@@ -15,6 +15,7 @@ from train_run import new_optimizer
 
 import keras_collab
 from keras_collab import datasets
+from keras_collab._files import write_whole
 from keras_collab.baselines import MultiHead
 
 JIT = keras.backend.backend() == "jax"  # TensorFlow on a processor is faster without.
@@ -154,9 +155,7 @@ def backbone(job, folder):
             steps = large.epochs * -(-len(x) // large.batch)
             model.compile(optimizer_of(large, steps), "sparse_categorical_crossentropy", jit_compile=JIT)
             model.fit(batches(x, y, large.batch, 0), epochs=large.epochs, shuffle=False, verbose=0)
-            part = path.with_name(f"part-{path.name}")
-            network.save(part)
-            part.replace(path)
+            write_whole(path, network.save)
     return keras.saving.load_model(path)
 
 

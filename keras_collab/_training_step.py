@@ -36,6 +36,7 @@ _evaluating: contextvars.ContextVar[bool] = contextvars.ContextVar("evaluating",
 def training_step(model: keras.Model) -> Iterator[TrainingStep]:
     """The scope of one training step of a model."""
     step = TrainingStep(model)
+    model.network._called = True  # Keras 3.15 exports to ONNX only what was called, and a larger model is called here.
     token = _training_step.set(step)
     try:
         yield step

@@ -169,10 +169,10 @@ class MultiHead(Baseline):
             taps = self.reader.taps(self.splits)
         inputs = self.reader.graph.inputs
         shared = keras.Model(inputs, taps[0].tensor, name="shared")
+        ends = [*(tap.tensor for tap in taps[1:]), self.head.features]
         parts: list[keras.Model] = []
-        for index, tap in enumerate(taps):
-            end = taps[index + 1].tensor if index + 1 < len(taps) else self.head.features
-            parts.append(self._part(tap, end, name=f"part{index}"))
+        for tap, end in zip(taps, ends, strict=True):
+            parts.append(self._part(tap, end, name=f"part{len(parts)}"))
         logits = self._grow(shared(inputs), parts, branch="")
         return keras.Model(inputs, logits, name="training_graph")
 

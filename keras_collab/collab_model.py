@@ -176,7 +176,6 @@ class CollabModel(keras.Model):
         if step is None:
             self._warn_outside(training)
             return self.network(inputs, training=training, mask=mask, **kwargs)
-        self.network._called = True  # Keras 3.15 exports to ONNX only what was called.
         both = self._internals.tapped.call(inputs, training=training, mask=mask, **kwargs)
         step.taps = both["taps"]
         return both["outputs"]

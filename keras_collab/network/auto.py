@@ -320,21 +320,22 @@ class Stream:
         for call in self.calls:
             has_positions = len(call.output.shape) > 2 or self.resolution(call) > 1
             pools = len(maps) > 0 and (self._pools_all(call) or not has_positions)
-            widens = self._widens(call) and id(call.output) not in products
-            if pools or (self._follows_from(call, made, pooled) and not widens):
+            if pools or self._follows_from(call, made, pooled, products):
                 pooled.update(map(id, call.outputs))
             elif has_positions and call in self.readable and not (self._gates(call, products) or self._is_turned(call)):
                 maps.append(call)
             made.update(map(id, call.outputs))
         return maps
 
-    def _follows_from(self, call: Call, made: set[int], pooled: set[int]) -> bool:
-        """Whether a call reads only pooled tensors, among those that layers have made."""
-        inputs = made.intersection(map(id, call.inputs))
-        return len(inputs) > 0 and inputs <= pooled
+    def _follows_from(self, call: Call, made: set[int], pooled: set[int], products: dict[int, set[Call]]) -> bool:
+        """Whether a call reads only pooled tensors, among those that layers have made.
 
-    def _widens(self, call: Call) -> bool:
-        return len(call.inputs) == 1 and self.positions(call.output) > self.positions(call.inputs[0])
+        No longer where a layer widens them, unless it serves as a factor.
+        """
+        inputs = made.intersection(map(id, call.inputs))
+        widens = len(call.inputs) == 1 and self.positions(call.output) > self.positions(call.inputs[0])
+        is_factor = id(call.output) in products
+        return len(inputs) > 0 and inputs <= pooled and (is_factor or not widens)
 
     def _is_turned(self, call: Call) -> bool:
         """Whether a call works on channels or heads as positions.

@@ -68,7 +68,7 @@ class Term(keras.layers.Layer):
         self.seed = check_range(self, seed=seed, least=0, most=2**31 - 1, whole=True)
         self.selection = Selection()
         self.trained_selection = Selection()
-        self._is_copied = False  # A copy needs no form that can be saved.
+        self._copying = False  # A copy needs no form that can be saved.
 
     def select(self, reader: NetworkReader) -> Selection:
         """Chooses what the term reads besides the outputs and the labels; by default nothing.
@@ -204,9 +204,9 @@ class Term(keras.layers.Layer):
 
         In the place of a pattern or a function, `layers` are the paths that it chose when the network was wrapped.
         """
-        weight = self.weight if self._is_copied else serialized_weight(self.name, self.weight)
+        weight = self.weight if self._copying else serialized_weight(self.name, self.weight)
         arguments = _arguments(self, {"weight": weight, "name": self.name, "seed": self.seed})
-        if "layers" in arguments and not self._is_copied:
+        if "layers" in arguments and not self._copying:
             arguments["layers"] = self._chosen_layers(arguments["layers"])
         return arguments
 
@@ -221,11 +221,11 @@ class Term(keras.layers.Layer):
 
     def copy(self, **changes: Any) -> "Term":
         """Returns a new term with the same arguments, but for `changes`, that belongs to no model."""
-        self._is_copied = True
+        self._copying = True
         try:
             config = self.get_config()
         finally:
-            self._is_copied = False
+            self._copying = False
         return type(self).from_config({**config, **changes})
 
     @classmethod
